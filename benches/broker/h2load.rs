@@ -1,0 +1,101 @@
+//! The load generator, and what it says.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::Stdio;
+use std::time::Duration;
+
+use crate::Outcome;
+use crate::process::Cores;
+use crate::spread::Spread;
+
+/// The call that is measured.
+const PATH: &str = "/tokenbroker.v1.TokenBroker/GetAccessToken";
+
+/// One run.
+pub struct Load<'a> {
+    /// The server.
+    pub server: SocketAddr,
+    /// Calls in all.
+    pub calls: u64,
+    /// Connections, and calls at once on each.
+    pub clients: (u32, u32),
+    /// Where the generator runs.
+    pub cores: Cores,
+    /// The request, framed.
+    pub body: &'a Path,
+    /// The API key.
+    pub key: &'a str,
+    /// Bytes of one framed answer: anything else is no success.
+    pub answer: u64,
+    /// Whether to take the time of each call. It costs the generator a write a call.
+    pub log: Option<&'a Path>,
+}
+
+/// What a run showed.
+pub struct Seen {
+    /// Calls a second.
+    pub rate: f64,
+    /// Of each call, if it was logged.
+    pub times: Option<Spread>,
+}
+
+impl Load<'_> {
+    /// Runs it.
+    ///
+    /// gRPC answers every call with HTTP 200; one that failed carries no data, so the bytes received
+    /// tell whether all succeeded.
+    pub fn run(&self) -> Outcome<Seen> {
+        let (clients, streams) = self.clients;
+        let mut command = self.cores.command("h2load");
+        command
+            .args(["-n", &self.calls.to_string(), "-c", &clients.to_string()])
+            .args(["-m", &streams.to_string(), "-t", "1"])
+            .args(["-H", "te: trailers", "-H", "content-type: application/grpc"])
+            .args(["-H", &format!("authorization: Bearer {}", self.key)])
+            .arg("-d")
+            .arg(self.body);
+        if let Some(log) = self.log {
+            let _ = std::fs::remove_file(log);
+            command.arg("--log-file").arg(log);
+        }
+        command.arg(format!("http://{}{PATH}", self.server));
+        let output = command.stdin(Stdio::null()).output()?;
+        let text = String::from_utf8(output.stdout)?;
+        let odd = |what: &str| format!("{what} in what h2load says:\n{text}");
+        let line = |begins: &str| text.lines().find_map(|line| line.strip_prefix(begins));
+        let requests = line("requests: ").ok_or_else(|| odd("no requests"))?;
+        let wanted = format!("{} succeeded, 0 failed, 0 errored, 0 timeout", self.calls);
+        if !requests.contains(&wanted) {
+            return Err(odd("failures").into());
+        }
+        let traffic = line("traffic: ").ok_or_else(|| odd("no traffic"))?;
+        let data = traffic
+            .rsplit('(')
+            .next()
+            .and_then(|rest| rest.split(')').next());
+        if data != Some((self.calls * self.answer).to_string().as_str()) {
+            return Err(odd("answers of another size").into());
+        }
+        let finished = line("finished in ").ok_or_else(|| odd("no end"))?;
+        let rate = finished
+            .split(", ")
+            .find_map(|part| part.strip_suffix(" req/s"))
+            .ok_or_else(|| odd("no rate"))?;
+        Ok(Seen {
+            rate: rate.parse()?,
+            times: self.log.map(times).transpose()?,
+        })
+    }
+}
+
+/// The third column is a call's time in microseconds.
+fn times(log: &Path) -> Outcome<Spread> {
+    let text = std::fs::read_to_string(log)?;
+    let mut times = Vec::new();
+    for line in text.lines() {
+        let micros = line.split('\t').nth(2).ok_or("a line without a time")?;
+        times.push(Duration::from_micros(micros.trim().parse()?));
+    }
+    Ok(Spread::of(times))
+}

@@ -1,0 +1,291 @@
+//! The composition root: the only place that wires.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use tokio::sync::{Notify, Semaphore};
+use tokio_util::sync::CancellationToken;
+
+use crate::access::ApiKeys;
+use crate::bootstrap::{self, FirstKey, StartError};
+use crate::broker::events::Listener;
+use crate::broker::journal::Journal;
+use crate::broker::{
+    Authorizations, Connections, Hub, Refresher, Schedule, Syncs, TokenCache, Tokens, Vault,
+    refresh,
+};
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::freshness::Freshness;
+use crate::grpc::client_registry::ClientRegistryService;
+use crate::grpc::gate::Gate;
+use crate::grpc::token_broker::Context;
+use crate::maintenance::Retention;
+use crate::oauth::{Http, HttpConfig};
+use crate::registry::Registry;
+use crate::server::{self, Listening, Services};
+use crate::store::{Engine, Store};
+use crate::tasks::Tasks;
+use crate::telemetry::Metrics;
+use crate::web;
+use crate::workers::{self, Workers};
+
+/// A server that runs.
+pub struct Running {
+    config: Arc<Config>,
+    listening: Listening,
+    store: Store,
+    cache: Arc<TokenCache>,
+    keys: Arc<ApiKeys>,
+    first_key: Option<FirstKey>,
+    tasks: Tasks,
+    /// Ends streams.
+    stopping: CancellationToken,
+    /// Ends the background loops.
+    ending: CancellationToken,
+    _lock: Option<bootstrap::Lock>,
+}
+
+/// Serves until `shutdown` is ready, and drains.
+///
+/// # Errors
+/// [`StartError`] when it can't start.
+pub async fn serve(
+    config: Config,
+    clock: Clock,
+    shutdown: impl Future<Output = ()> + Send + 'static,
+) -> Result<(), StartError> {
+    let running = start(config, clock).await?;
+    shutdown.await;
+    running.stop().await;
+    Ok(())
+}
+
+/// Starts a server: returns when it answers requests.
+///
+/// # Errors
+/// [`StartError`], before anything is served.
+pub async fn start(config: Config, clock: Clock) -> Result<Running, StartError> {
+    let config = Arc::new(config);
+    let lock = bootstrap::Lock::acquire(&config.database)?;
+    // Before the database is opened, which makes its file: a new key beside old data is refused.
+    let keyring = bootstrap::keyring(&config)?;
+    let store = bootstrap::open(&config.database).await?;
+    bootstrap::schema(&store).await?;
+
+    let grpc_listener = server::bind(config.grpc.listen).await?;
+    let web_listener = server::bind(config.web.listen).await?;
+    let tasks = Tasks::default();
+    let poke = Arc::new(Notify::new());
+    let stopping = CancellationToken::new();
+    let ending = CancellationToken::new();
+    let metrics = Arc::new(Metrics::new());
+    let freshness = Arc::new(Freshness::new(config.cache.max_staleness));
+    let keys = Arc::new(ApiKeys::new(
+        store.clone(),
+        clock.clone(),
+        Arc::clone(&freshness),
+    ));
+    let http = Http::new(HttpConfig {
+        timeout: config.refresh.http_timeout,
+        connect_timeout: config.providers.connect_timeout,
+        allow_private_networks: config.providers.allow_private_networks,
+        allowed_networks: config.providers.allowed_networks.clone(),
+    })
+    .map_err(|error| StartError::Other(error.into()))?
+    .with_clock(clock.clone());
+    let registry = Arc::new(Registry::new(
+        store.clone(),
+        keyring.clone(),
+        clock.clone(),
+        http.clone(),
+        config.web.public_url.clone(),
+        Arc::clone(&poke),
+    ));
+    let vault = Vault::new(keyring.clone(), config.refresh.clone());
+    let cache = Arc::new(TokenCache::new(
+        config.cache.capacity,
+        Arc::clone(&freshness),
+    ));
+    let journal = Journal::open(&config.journal.dir, keyring.clone())
+        .map_err(|error| StartError::Other(error.into()))?;
+    let refresher = Arc::new(Refresher::new(refresh::Parts {
+        store: store.clone(),
+        clock: clock.clone(),
+        vault: vault.clone(),
+        registry: Arc::clone(&registry),
+        http: http.clone(),
+        journal,
+        config: config.refresh.clone(),
+        tasks: tasks.clone(),
+        poke: Arc::clone(&poke),
+        metrics: Arc::clone(&metrics),
+    }));
+    let tokens = Arc::new(Tokens::new(
+        store.clone(),
+        clock.clone(),
+        vault.clone(),
+        Arc::clone(&registry),
+        Arc::clone(&refresher),
+        Arc::clone(&cache),
+        Arc::clone(&metrics),
+        config.refresh.rejected_report_interval,
+    ));
+    let authorizations = Arc::new(Authorizations::new(
+        store.clone(),
+        vault.clone(),
+        clock.clone(),
+        http.clone(),
+        Arc::clone(&registry),
+        config.authorizations.clone(),
+        config.web.public_url.clone(),
+        Arc::clone(&poke),
+    ));
+    let connections = Arc::new(Connections::new(
+        store.clone(),
+        vault.clone(),
+        clock.clone(),
+        http,
+        Arc::clone(&registry),
+        Arc::clone(&cache),
+        Arc::clone(&poke),
+    ));
+    let syncs = Arc::new(Syncs::new(store.clone(), keyring, clock.clone()));
+    let heard = Arc::clone(&cache);
+    let forget: Listener = Box::new(move |event| heard.hear(event));
+    let hub = Arc::new(Hub::new(
+        store.clone(),
+        config.events.clone(),
+        freshness,
+        Arc::clone(&poke),
+        Arc::clone(&keys),
+        Arc::clone(&metrics),
+        vec![forget],
+        stopping.clone(),
+    ));
+
+    registry.declare(&config.apps).await?;
+    // What a crash left behind comes first: nothing may be refreshed from before it.
+    refresher.recover().await?;
+    hub.begin().await?;
+    let first_key = bootstrap::first_api_key(&keys, &config).await?;
+    tasks.spawn(Arc::clone(&hub).run(ending.clone()));
+    let retention = Arc::new(Retention::new(
+        store.clone(),
+        clock.clone(),
+        config.retention.clone(),
+        config.events.retention,
+    ));
+    let schedule = Arc::new(Schedule::new(
+        store.clone(),
+        clock.clone(),
+        vault,
+        Arc::clone(&registry),
+        refresher,
+        config.refresh.clone(),
+        poke,
+    ));
+    Workers {
+        store: store.clone(),
+        config: Arc::clone(&config),
+        schedule,
+        authorizations: Arc::clone(&authorizations),
+        retention,
+        cache: Arc::clone(&cache),
+        keys: Arc::clone(&keys),
+        metrics: Arc::clone(&metrics),
+        tasks: tasks.clone(),
+    }
+    .start(&ending);
+    let services = Services {
+        web: web::router(
+            Arc::clone(&authorizations),
+            tasks.clone(),
+            &config.web.public_url,
+        ),
+        client_registry: ClientRegistryService::new(Arc::clone(&registry), tasks.clone()),
+        gate: Gate::new(
+            Arc::clone(&keys),
+            metrics,
+            tasks.clone(),
+            config.grpc.request_timeout,
+        ),
+        token_broker: Context {
+            authorizations,
+            connections,
+            syncs,
+            tokens,
+            hub,
+            streams: Arc::new(Semaphore::new(config.grpc.max_streams_watching)),
+            registry,
+            clock,
+            tasks: tasks.clone(),
+        },
+    };
+    let listening = server::serve(grpc_listener, web_listener, services, &config.grpc)?;
+    listening.ready().await;
+    tracing::info!(
+        version = env!("CARGO_PKG_VERSION"),
+        engine = match store.engine() {
+            Engine::Sqlite => "sqlite",
+            Engine::Postgres => "postgres",
+        },
+        grpc = %listening.grpc,
+        web = %listening.web,
+        "serving"
+    );
+    Ok(Running {
+        config,
+        listening,
+        store,
+        cache,
+        keys,
+        first_key,
+        tasks,
+        stopping,
+        ending,
+        _lock: lock,
+    })
+}
+
+impl Running {
+    /// Where gRPC is served.
+    pub fn grpc_address(&self) -> SocketAddr {
+        self.listening.grpc
+    }
+
+    /// Where browsers are.
+    pub fn web_address(&self) -> SocketAddr {
+        self.listening.web
+    }
+
+    /// The keys, for tests that make their own.
+    pub fn keys(&self) -> &Arc<ApiKeys> {
+        &self.keys
+    }
+
+    /// The first key, if this start made it.
+    pub fn first_key(&self) -> Option<&FirstKey> {
+        self.first_key.as_ref()
+    }
+
+    /// Leaves in order: health first, then streams, requests, work begun, and what was counted.
+    pub async fn stop(self) {
+        tracing::info!("stopping");
+        self.listening.leaving().await;
+        self.stopping.cancel();
+        self.listening.close(self.config.grpc.drain_timeout).await;
+        self.ending.cancel();
+        let drained = self.tasks.drained();
+        if tokio::time::timeout(self.config.grpc.drain_timeout, drained)
+            .await
+            .is_err()
+        {
+            tracing::warn!("some work did not end within grpc.drain_timeout; the journal has it");
+        }
+        if let Err(error) = workers::flush(&self.store, &self.cache, &self.keys).await {
+            crate::error::log(&error);
+        }
+        tracing::info!("stopped");
+    }
+}

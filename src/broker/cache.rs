@@ -1,0 +1,402 @@
+//! Opened tokens in memory: what `GetAccessToken` answers from without touching the database.
+
+use std::collections::HashMap;
+use std::hash::{BuildHasher, RandomState};
+use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use moka::sync::Cache;
+use secrecy::SecretString;
+use serde_json::{Map, Value};
+
+use crate::access::Principal;
+use crate::freshness::{Epochs, Freshness};
+use crate::model::{
+    App, Connection, ConnectionKind, Event, EventKind, Grant, Provider, Timestamp, Usage,
+};
+
+/// A token that can be handed out, with all that is needed to judge whether it may be.
+#[derive(Debug)]
+pub struct Held {
+    /// The tenant.
+    pub tenant: String,
+    /// The connection.
+    pub connection_id: String,
+    /// Its app.
+    pub app_id: String,
+    /// The app's other names: client id and external key.
+    pub app_names: [Option<String>; 2],
+    /// Its provider.
+    pub provider: String,
+    /// Its owner.
+    pub owner: String,
+    /// What it is.
+    pub kind: ConnectionKind,
+    /// The grant it comes from.
+    pub grant_id: String,
+    /// The grant's generation.
+    pub generation: i64,
+    /// The token.
+    pub token: SecretString,
+    /// The OAuth 1.0a token's secret.
+    pub token_secret: Option<SecretString>,
+    /// How it is sent.
+    pub token_type: String,
+    /// Names this set of tokens.
+    pub token_id: String,
+    /// The scopes granted.
+    pub scopes: Vec<String>,
+    /// What the provider said beside the token.
+    pub metadata: Map<String, Value>,
+    /// When it ends; none when not known.
+    pub expires_at: Option<Timestamp>,
+    /// How long before its end it is refreshed, unless the caller says otherwise.
+    pub margin: Duration,
+    /// The most validity worth refreshing for.
+    pub cap: Duration,
+    /// Whether there is anything to refresh it with.
+    pub refreshable: bool,
+    /// Whether a refresh elsewhere would kill it: then it is not trusted within its margin.
+    pub dies_on_refresh: bool,
+    /// No refresh is tried before this.
+    pub not_before: Option<Timestamp>,
+    uses: Arc<Uses>,
+}
+
+/// How a held token meets a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fit {
+    /// It is good for long enough.
+    Good,
+    /// It is good, but not for long enough.
+    Short,
+    /// It has ended.
+    Ended,
+}
+
+impl Held {
+    /// A token of a grant for one of its connections.
+    pub(super) fn new(
+        connection: &Connection,
+        grant: &Grant,
+        app: &App,
+        provider: &Provider,
+        margin: Duration,
+        (token, token_secret): (SecretString, Option<SecretString>),
+        uses: Arc<Uses>,
+    ) -> Self {
+        let refreshable = grant.refresh_token.is_some() && grant.kind == ConnectionKind::Oauth2;
+        // A token can't be made to last longer than it lives: asking for nearly all of its life
+        // would refresh on every call.
+        let cap = grant.expires_at.map_or(Duration::ZERO, |end| {
+            end.since(grant.issued_at)
+                .mul_f64(0.8)
+                .min(provider.min_validity_cap)
+        });
+        let mut metadata = grant.metadata.clone();
+        let token_type = match connection.kind {
+            ConnectionKind::ApiKey => {
+                let prefix = provider.token_header.prefix.clone();
+                metadata.insert("prefix".to_owned(), Value::String(prefix));
+                provider.token_header.name.clone()
+            }
+            ConnectionKind::Oauth1 => "OAuth".to_owned(),
+            // A provider that takes its tokens in a header of its own (Shopify).
+            ConnectionKind::Oauth2 if provider.token_header.name != "Authorization" => {
+                provider.token_header.name.clone()
+            }
+            ConnectionKind::Oauth2 => grant.token_type.clone(),
+        };
+        Self {
+            tenant: connection.tenant.clone(),
+            connection_id: connection.id.clone(),
+            app_id: connection.app_id.clone(),
+            app_names: [app.client_id.clone(), app.external_key.clone()],
+            provider: connection.provider.clone(),
+            owner: connection.owner.clone(),
+            kind: connection.kind,
+            grant_id: grant.id.clone(),
+            generation: grant.generation,
+            token,
+            token_secret,
+            token_type,
+            token_id: grant.token_id(),
+            scopes: grant.scopes.clone(),
+            metadata,
+            expires_at: grant.expires_at,
+            margin,
+            cap,
+            refreshable,
+            dies_on_refresh: provider.old_access_token_dies && refreshable,
+            not_before: grant.not_before,
+            uses,
+        }
+    }
+
+    /// Whether it is good for `wanted` (its margin when not said) from now.
+    pub fn fit(&self, wanted: Option<Duration>, now: Timestamp) -> Fit {
+        let Some(end) = self.expires_at else {
+            return Fit::Good;
+        };
+        if end <= now {
+            return Fit::Ended;
+        }
+        let mut wanted = wanted.map_or(self.margin, |wanted| wanted.min(self.cap));
+        if self.dies_on_refresh {
+            wanted = wanted.max(self.margin);
+        }
+        if end.since(now) >= wanted {
+            Fit::Good
+        } else {
+            Fit::Short
+        }
+    }
+
+    /// Whether it is good for less than was asked, whatever can be had.
+    pub fn is_below(&self, wanted: Option<Duration>, now: Timestamp) -> bool {
+        let wanted = wanted.unwrap_or(self.margin);
+        self.expires_at.is_some_and(|end| end.since(now) < wanted)
+    }
+
+    /// Counts a use, in memory.
+    pub fn count_use(&self, caller: &Arc<Principal>, now: Timestamp) {
+        self.uses.count(caller, now);
+    }
+
+    fn is_named(&self, app: &str) -> bool {
+        self.app_id == app
+            || self
+                .app_names
+                .iter()
+                .any(|name| name.as_deref() == Some(app))
+    }
+}
+
+/// Uses of a connection that are not stored yet.
+#[derive(Debug)]
+pub(super) struct Uses {
+    tenant: String,
+    count: AtomicI64,
+    last: AtomicI64,
+    /// The last caller's address, to see without the lock that it is the same one again.
+    caller_address: AtomicUsize,
+    caller: Mutex<Option<Arc<Principal>>>,
+}
+
+impl Uses {
+    fn of_tenant(tenant: &str) -> Self {
+        Self {
+            tenant: tenant.to_owned(),
+            count: AtomicI64::new(0),
+            last: AtomicI64::new(0),
+            caller_address: AtomicUsize::new(0),
+            caller: Mutex::new(None),
+        }
+    }
+
+    fn count(&self, caller: &Arc<Principal>, now: Timestamp) {
+        self.count.fetch_add(1, Ordering::Relaxed);
+        self.last.store(now.micros(), Ordering::Relaxed);
+        let address = Arc::as_ptr(caller).addr();
+        // Read before it is written: the same caller as before costs the other cores nothing.
+        if self.caller_address.load(Ordering::Relaxed) != address {
+            let mut last = self.caller.lock().unwrap_or_else(PoisonError::into_inner);
+            *last = Some(Arc::clone(caller));
+            // Within the lock, so that the address is of the caller that is kept: no other can
+            // have it while it is.
+            self.caller_address.store(address, Ordering::Relaxed);
+        }
+    }
+}
+
+/// Two hashes under random keys: an alias found by them is still compared with what it leads to.
+type AliasKey = (u64, u64);
+
+/// The tokens held in memory, bounded in number.
+pub struct TokenCache {
+    freshness: Arc<Freshness>,
+    held: Cache<String, Arc<Held>>,
+    /// An app and an owner, as a caller names them, to a connection; with the app's epoch.
+    aliases: Cache<AliasKey, (Arc<str>, u64)>,
+    hashers: (RandomState, RandomState),
+    /// By connection: a value read before a change of it is not cached after it.
+    connections: Epochs,
+    /// By tenant: names of apps, and which connections an owner has.
+    names: Epochs,
+    uses: Mutex<HashMap<String, Arc<Uses>>>,
+}
+
+impl TokenCache {
+    /// Holds at most `capacity` tokens.
+    pub fn new(capacity: u64, freshness: Arc<Freshness>) -> Self {
+        Self {
+            freshness,
+            held: Cache::new(capacity),
+            aliases: Cache::new(capacity),
+            hashers: (RandomState::new(), RandomState::new()),
+            connections: Epochs::default(),
+            names: Epochs::default(),
+            uses: Mutex::default(),
+        }
+    }
+
+    /// The token of a connection, while everything committed was heard of lately enough.
+    pub fn get(&self, tenant: &str, connection_id: &str) -> Option<Arc<Held>> {
+        if !self.freshness.holds() {
+            return None;
+        }
+        self.held
+            .get(connection_id)
+            .filter(|held| held.tenant == tenant)
+    }
+
+    /// The token that an app and an owner lead to.
+    pub fn get_named(&self, tenant: &str, app: &str, owner: Option<&str>) -> Option<Arc<Held>> {
+        let (connection_id, epoch) = self.aliases.get(&self.alias(tenant, app, owner))?;
+        if self.names.at(tenant) != epoch {
+            return None;
+        }
+        self.get(tenant, &connection_id)
+            .filter(|held| held.is_named(app) && owner.is_none_or(|owner| held.owner == owner))
+    }
+
+    fn alias(&self, tenant: &str, app: &str, owner: Option<&str>) -> AliasKey {
+        let key = (tenant, app, owner);
+        (self.hashers.0.hash_one(key), self.hashers.1.hash_one(key))
+    }
+
+    /// Where a connection's epoch stands; take it before reading the connection.
+    pub fn epoch(&self, connection_id: &str) -> u64 {
+        self.connections.at(connection_id)
+    }
+
+    /// Where a tenant's names stand; take it before resolving one.
+    pub fn name_epoch(&self, tenant: &str) -> u64 {
+        self.names.at(tenant)
+    }
+
+    /// Keeps a token that was read after `epoch` was taken; refused when the connection changed
+    /// meanwhile, or when a newer generation is held.
+    pub fn keep(&self, held: &Arc<Held>, epoch: u64) {
+        let id = &held.connection_id;
+        self.held
+            .entry_by_ref(id.as_str())
+            .and_upsert_with(|present| match present {
+                Some(entry)
+                    if entry.value().grant_id == held.grant_id
+                        && entry.value().generation > held.generation =>
+                {
+                    entry.into_value()
+                }
+                _ => Arc::clone(held),
+            });
+        if self.connections.at(id.as_str()) != epoch {
+            self.held.invalidate(id.as_str());
+        }
+    }
+
+    /// Remembers which connection an app and an owner lead to.
+    pub fn keep_name(
+        &self,
+        tenant: &str,
+        app: &str,
+        owner: Option<&str>,
+        connection_id: &str,
+        epoch: u64,
+    ) {
+        self.aliases.insert(
+            self.alias(tenant, app, owner),
+            (Arc::from(connection_id), epoch),
+        );
+    }
+
+    /// The uses of a connection, to be counted in its held token.
+    pub(super) fn uses(&self, tenant: &str, connection_id: &str) -> Arc<Uses> {
+        let mut uses = self.uses.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(
+            uses.entry(connection_id.to_owned())
+                .or_insert_with(|| Arc::new(Uses::of_tenant(tenant))),
+        )
+    }
+
+    /// Takes the uses counted since the last time, for storing. Connections that are no longer
+    /// held are dropped once their count is taken.
+    pub fn take_uses(&self) -> Vec<(String, String, Usage)> {
+        let mut uses = self.uses.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut taken = Vec::new();
+        uses.retain(|connection_id, uses| {
+            let count = uses.count.swap(0, Ordering::Relaxed);
+            if count > 0 {
+                let caller = uses.caller.lock().unwrap_or_else(PoisonError::into_inner);
+                let usage = Usage {
+                    last_used_at: Timestamp::from_micros(uses.last.load(Ordering::Relaxed)),
+                    use_count: count,
+                    last_caller: caller.as_ref().map_or_else(String::new, |c| c.id.clone()),
+                };
+                taken.push((uses.tenant.clone(), connection_id.clone(), usage));
+            }
+            Arc::strong_count(uses) > 1
+        });
+        taken
+    }
+
+    /// Counts uses again that could not be stored.
+    pub fn give_back(&self, tenant: &str, connection_id: &str, usage: &Usage) {
+        let uses = self.uses(tenant, connection_id);
+        uses.count.fetch_add(usage.use_count, Ordering::Relaxed);
+        uses.last
+            .fetch_max(usage.last_used_at.micros(), Ordering::Relaxed);
+    }
+
+    /// How many tokens are held; roughly.
+    pub fn len(&self) -> u64 {
+        self.held.entry_count()
+    }
+
+    /// Whether none is held; roughly.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Forgets what an event, of this replica or another, made stale.
+    pub fn hear(&self, event: &Event) {
+        let event = &event.event;
+        if let Some(connection_id) = event.connection_id.as_deref() {
+            self.connections.advance(connection_id);
+            let known = event.kind == EventKind::Refreshed
+                && self
+                    .held
+                    .get(connection_id)
+                    .is_some_and(|held| held.generation >= event.generation);
+            if !known {
+                self.held.invalidate(connection_id);
+            }
+        }
+        match event.kind {
+            EventKind::Created
+            | EventKind::Activated
+            | EventKind::Reconnected
+            | EventKind::Revoked
+            | EventKind::Deleted => self.names.advance(event.tenant.as_str()),
+            EventKind::AppChanged | EventKind::ProviderChanged => {
+                self.names.advance(event.tenant.as_str());
+                // Seldom, and what it touches is not told by the event: everything of everybody.
+                self.connections.advance_all();
+                self.held.invalidate_all();
+            }
+            EventKind::Refreshed
+            | EventKind::RefreshFailed
+            | EventKind::ReauthorizationRequired
+            | EventKind::Expiring
+            | EventKind::Updated
+            | EventKind::ApiKeyChanged => {}
+        }
+    }
+
+    /// Forgets one connection's token.
+    pub fn forget(&self, connection_id: &str) {
+        self.connections.advance(connection_id);
+        self.held.invalidate(connection_id);
+    }
+}

@@ -1,0 +1,361 @@
+//! Serving access tokens: from memory when one is held that will do, after one refresh when not.
+
+mod loading;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use moka::sync::Cache;
+
+use loading::Loaded;
+
+use super::cache::{Fit, Held, TokenCache};
+use super::refresh::{Ask, Failure, Refresher};
+use super::vault::Vault;
+use crate::access::{Permission, Principal};
+use crate::clock::Clock;
+use crate::error::{Error, Precondition};
+use crate::model::RefreshTrigger;
+use crate::registry::Registry;
+use crate::store::Store;
+use crate::telemetry::Metrics;
+
+/// Which token is wanted.
+#[derive(Clone, Debug)]
+pub enum Target {
+    /// Of this connection.
+    Connection(String),
+    /// Of the connection that an app and an owner lead to; the owner may be left out where the
+    /// app has one connection.
+    App {
+        /// The app's id, client id or external key.
+        app: String,
+        /// The owner.
+        owner: Option<String>,
+    },
+}
+
+/// What is wanted of it.
+#[derive(Clone, Debug, Default)]
+pub struct Wanted {
+    /// Good for this long from now; the provider's margin when not said.
+    pub min_validity: Option<Duration>,
+    /// Granted all of these.
+    pub required_scopes: Vec<String>,
+    /// Rather nothing than a token that is good for less.
+    pub strict: bool,
+}
+
+/// A token to hand out.
+#[derive(Clone, Debug)]
+pub struct Served {
+    /// The token.
+    pub held: Arc<Held>,
+    /// It is good for less than was asked.
+    pub below_min_validity: bool,
+}
+
+/// What the report of a rejected token led to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rejection {
+    /// It was the held one; it has been replaced.
+    Refreshed,
+    /// Another one is held already.
+    AlreadyReplaced,
+    /// It can't be refreshed.
+    NotRefreshable,
+}
+
+/// Serves tokens.
+pub struct Tokens {
+    store: Store,
+    clock: Clock,
+    vault: Vault,
+    registry: Arc<Registry>,
+    refresher: Arc<Refresher>,
+    cache: Arc<TokenCache>,
+    metrics: Arc<Metrics>,
+    reported: Cache<String, ()>,
+    report_interval: Duration,
+}
+
+impl Tokens {
+    /// Over a store, with what refreshes and what remembers.
+    #[allow(clippy::too_many_arguments, reason = "wired in one place")]
+    pub fn new(
+        store: Store,
+        clock: Clock,
+        vault: Vault,
+        registry: Arc<Registry>,
+        refresher: Arc<Refresher>,
+        cache: Arc<TokenCache>,
+        metrics: Arc<Metrics>,
+        report_interval: Duration,
+    ) -> Self {
+        let reported = Cache::builder()
+            .max_capacity(10_000)
+            .time_to_live(report_interval)
+            .build();
+        Self {
+            store,
+            clock,
+            vault,
+            registry,
+            refresher,
+            cache,
+            metrics,
+            reported,
+            report_interval,
+        }
+    }
+
+    /// The token from memory, when one is held that will do: no database, no waiting. `None` when
+    /// [`Tokens::get`] must be asked.
+    pub fn get_held(
+        &self,
+        principal: &Arc<Principal>,
+        target: &Target,
+        wanted: &Wanted,
+    ) -> Option<Result<Served, Error>> {
+        let target = match target.meant_by(principal) {
+            Ok(target) => target,
+            Err(error) => return Some(Err(error)),
+        };
+        let tenant = &principal.tenant;
+        let held = match &*target {
+            Target::Connection(id) => self.cache.get(tenant, id),
+            Target::App { app, owner } => self.cache.get_named(tenant, app, owner.as_deref()),
+        }?;
+        if !principal.allows(&held.app_id, &held.provider, &held.owner) {
+            return None;
+        }
+        if let Err(error) = has_scopes(&held, &wanted.required_scopes) {
+            return Some(Err(error));
+        }
+        let now = self.clock.now();
+        let waits = held.not_before.is_some_and(|until| until > now);
+        match held.fit(wanted.min_validity, now) {
+            Fit::Good => {}
+            Fit::Short if !held.refreshable && !wanted.strict => {}
+            // The back-off runs: nobody will get a better one meanwhile.
+            Fit::Short if waits && !wanted.strict => {}
+            Fit::Short | Fit::Ended => return None,
+        }
+        held.count_use(principal, now);
+        self.metrics.access_token_served("cached");
+        Some(Ok(Served {
+            below_min_validity: held.is_below(wanted.min_validity, now),
+            held,
+        }))
+    }
+
+    /// The token, from wherever it takes. Run it to its end: it may refresh.
+    ///
+    /// # Errors
+    /// Typed, as the RPC documents them.
+    pub async fn get(
+        &self,
+        principal: &Arc<Principal>,
+        target: &Target,
+        wanted: &Wanted,
+    ) -> Result<Served, Error> {
+        let loaded = self.load(principal, target, Permission::ReadTokens).await?;
+        let held = self.open(&loaded)?;
+        self.cache.keep(&held, loaded.epoch);
+        let outcome = self.serve(&loaded, held, wanted).await;
+        match &outcome {
+            Ok(served) => {
+                served.held.count_use(principal, self.clock.now());
+                self.metrics.access_token_served("loaded");
+            }
+            Err(_) => self.metrics.access_token_served("refused"),
+        }
+        outcome
+    }
+
+    async fn serve(
+        &self,
+        loaded: &Loaded,
+        held: Arc<Held>,
+        wanted: &Wanted,
+    ) -> Result<Served, Error> {
+        has_scopes(&held, &wanted.required_scopes)?;
+        let served = |held: Arc<Held>| Served {
+            below_min_validity: held.is_below(wanted.min_validity, self.clock.now()),
+            held,
+        };
+        let fit = held.fit(wanted.min_validity, self.clock.now());
+        if fit == Fit::Good {
+            return Ok(served(held));
+        }
+        if !held.refreshable {
+            return match fit {
+                Fit::Good | Fit::Short if !wanted.strict => Ok(served(held)),
+                Fit::Ended => Err(Error::ReauthorizationRequired {
+                    connection_id: held.connection_id.clone(),
+                    reason: "expired".to_owned(),
+                }),
+                Fit::Good | Fit::Short => Err(Error::precondition(
+                    Precondition::NotRefreshable,
+                    "the held token is good for less than was asked, and can't be refreshed",
+                )),
+            };
+        }
+        match self.refresh(loaded, RefreshTrigger::Demand).await {
+            Ok(fresh) => Ok(served(fresh)),
+            Err(failure) => {
+                // Judged anew: the attempt took time.
+                let alive = held.fit(Some(Duration::ZERO), self.clock.now()) != Fit::Ended;
+                if alive && !wanted.strict && failure.leaves_token_alive() && !held.dies_on_refresh
+                {
+                    Ok(served(held))
+                } else {
+                    Err(failure.into_error(&loaded.connection.id))
+                }
+            }
+        }
+    }
+
+    /// Refreshes the loaded grant, and holds what came.
+    async fn refresh(
+        &self,
+        loaded: &Loaded,
+        trigger: RefreshTrigger,
+    ) -> Result<Arc<Held>, Failure> {
+        let ask = Ask {
+            tenant: loaded.grant.tenant.clone(),
+            grant_id: loaded.grant.id.clone(),
+            generation: loaded.grant.generation,
+            trigger,
+        };
+        let fresh = match self.refresher.refresh(ask).await {
+            Ok(fresh) => fresh,
+            Err(failure) => {
+                // What is held does not know of the back-off yet.
+                self.cache.forget(&loaded.connection.id);
+                return Err(failure);
+            }
+        };
+        let held = Arc::new(Held::new(
+            &loaded.connection,
+            &fresh.grant,
+            &loaded.app,
+            &loaded.provider,
+            self.vault.margin(&fresh.grant, &loaded.provider),
+            (fresh.access_token.clone(), None),
+            self.cache
+                .uses(&loaded.connection.tenant, &loaded.connection.id),
+        ));
+        self.cache.keep(&held, loaded.epoch);
+        Ok(held)
+    }
+
+    /// Refreshes whatever is left of the held token.
+    ///
+    /// # Errors
+    /// Typed, as the RPC documents them.
+    pub async fn refresh_now(
+        &self,
+        principal: &Arc<Principal>,
+        target: &Target,
+    ) -> Result<Served, Error> {
+        let loaded = self
+            .load(principal, target, Permission::RefreshTokens)
+            .await?;
+        let held = self
+            .refresh(&loaded, RefreshTrigger::Forced)
+            .await
+            .map_err(|failure| failure.into_error(&loaded.connection.id))?;
+        Ok(Served {
+            below_min_validity: held.is_below(None, self.clock.now()),
+            held,
+        })
+    }
+
+    /// Hears that a provider refused a token. Only the held one is replaced.
+    ///
+    /// # Errors
+    /// Typed, as the RPC documents them.
+    pub async fn report_rejected(
+        &self,
+        principal: &Arc<Principal>,
+        connection_id: &str,
+        token_id: &str,
+    ) -> Result<Rejection, Error> {
+        let target = Target::Connection(connection_id.to_owned());
+        let loaded = self
+            .load(principal, &target, Permission::RefreshTokens)
+            .await?;
+        if loaded.grant.token_id() != token_id {
+            let known = token_id
+                .rsplit_once('.')
+                .is_some_and(|(_, generation)| generation.parse::<i64>().is_ok());
+            return if known {
+                Ok(Rejection::AlreadyReplaced)
+            } else {
+                Err(Error::invalid(
+                    "token_id",
+                    "is not a token id that this service gave",
+                ))
+            };
+        }
+        if loaded.grant.refresh_token.is_none() {
+            return Ok(Rejection::NotRefreshable);
+        }
+        // A provider outage makes every consumer report: one refresh an interval is enough.
+        let first = self
+            .reported
+            .entry_by_ref(loaded.grant.id.as_str())
+            .or_insert(())
+            .is_fresh();
+        if !first {
+            return Err(Error::ResourceExhausted {
+                message: "this connection's token was reported as rejected a moment ago".to_owned(),
+                retry_after: self.report_interval,
+            });
+        }
+        self.refresh(&loaded, RefreshTrigger::Rejected)
+            .await
+            .map_err(|failure| failure.into_error(connection_id))?;
+        Ok(Rejection::Refreshed)
+    }
+
+    /// The held token of a connection if it is still of this generation: for events that carry it.
+    pub async fn of_generation(
+        &self,
+        principal: &Arc<Principal>,
+        connection_id: &str,
+        generation: i64,
+    ) -> Option<Arc<Held>> {
+        let target = Target::Connection(connection_id.to_owned());
+        let held = match self.cache.get(&principal.tenant, connection_id) {
+            Some(held) => held,
+            None => {
+                let loaded = self
+                    .load(principal, &target, Permission::ReadTokens)
+                    .await
+                    .ok()?;
+                let held = self.open(&loaded).ok()?;
+                self.cache.keep(&held, loaded.epoch);
+                held
+            }
+        };
+        (held.generation == generation).then_some(held)
+    }
+}
+
+fn has_scopes(held: &Held, required: &[String]) -> Result<(), Error> {
+    let missing: Vec<String> = required
+        .iter()
+        .filter(|scope| !held.scopes.contains(scope))
+        .cloned()
+        .collect();
+    if missing.is_empty() {
+        Ok(())
+    } else {
+        Err(Error::ScopesMissing {
+            connection_id: held.connection_id.clone(),
+            missing,
+        })
+    }
+}

@@ -1,0 +1,328 @@
+//! `tokenbroker api-key`.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use clap::builder::{PossibleValuesParser, TypedValueParser};
+use clap::{Args, Subcommand};
+use secrecy::ExposeSecret as _;
+use serde_json::json;
+use zeroize::Zeroizing;
+
+use super::{Failure, Missing, Opened, note, open, print, table};
+use crate::access::ApiKeys;
+use crate::access::api_keys::{NewApiKey, is_tenant};
+use crate::bootstrap::{self, DEFAULT_TENANT};
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::freshness::Freshness;
+use crate::model::{ApiKey as Stored, Constraints, IdKind, Role, Timestamp};
+use crate::store::migrate;
+
+/// Make, list and revoke the keys that callers authenticate with
+///
+/// These work on the database itself, so whoever may read its configuration may make keys. A
+/// `serve` that runs notices within cache.max_staleness.
+#[derive(Args, Debug)]
+pub(super) struct ApiKey {
+    #[command(subcommand)]
+    step: Step,
+}
+
+#[derive(Debug, Subcommand)]
+enum Step {
+    Create(Create),
+    List(List),
+    Revoke(Revoke),
+}
+
+/// Make a key and print it, this once
+///
+/// Standard output gets the key and nothing else, so that it can be captured. Only its hash is
+/// stored: who loses it makes another.
+///
+/// Roles: admin (everything), operator (everything but receiving tokens and changing providers),
+/// consumer (tokens of the apps and owners it is allowed), worker (automation jobs). --app, --owner
+/// and --provider narrow a role down; each may be repeated, and without any of a kind all are
+/// allowed.
+#[derive(Args, Debug)]
+#[command(after_long_help = "\
+Examples:
+  tokenbroker api-key create --name ops --role operator
+  tokenbroker api-key create --name billing --role consumer --owner 'customer-*' --expires-in 90d
+  KEY=$(tokenbroker api-key create --name ci --role consumer --tenant acme --provider github)")]
+struct Create {
+    /// What to call it, 1 to 128 characters
+    #[arg(long)]
+    name: String,
+    /// What it may do
+    #[arg(long, value_parser = PossibleValuesParser::new(ROLES).try_map(role))]
+    role: Role,
+    /// The tenant that it acts in
+    #[arg(long, default_value = DEFAULT_TENANT)]
+    tenant: String,
+    /// Allow only this app, by id; repeatable
+    #[arg(long = "app", value_name = "ID")]
+    apps: Vec<String>,
+    /// Allow only this owner, or with * at the end those that begin so; repeatable
+    #[arg(long = "owner", value_name = "PATTERN")]
+    owners: Vec<String>,
+    /// Allow only this provider, by id such as github; repeatable
+    #[arg(long = "provider", value_name = "ID")]
+    providers: Vec<String>,
+    /// Allow authorisations that no session of the owner confirms (links by e-mail)
+    #[arg(long)]
+    link_only: bool,
+    /// When it ends, such as 90d or 12h; never when not given
+    #[arg(long, value_name = "DURATION", value_parser = lifetime)]
+    expires_in: Option<Duration>,
+}
+
+/// List the keys, revoked and expired ones too; never the keys themselves
+#[derive(Args, Debug)]
+#[command(after_long_help = "\
+Examples:
+  tokenbroker api-key list --tenant acme
+  tokenbroker api-key list --json | jq -r '.api_keys[] | select(.state == \"active\").id'")]
+struct List {
+    /// Only this tenant's
+    #[arg(long)]
+    tenant: Option<String>,
+    /// As JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// Revoke a key, by the id that `list` shows
+#[derive(Args, Debug)]
+#[command(after_long_help = "\
+Example:
+  tokenbroker api-key revoke key_01h455vb4pex5vsknk084sn02q")]
+struct Revoke {
+    /// The key's id
+    id: String,
+}
+
+const ROLES: [&str; 4] = [
+    Role::Admin.as_str(),
+    Role::Operator.as_str(),
+    Role::Consumer.as_str(),
+    Role::Worker.as_str(),
+];
+
+fn role(text: String) -> Result<Role, String> {
+    Role::parse(&text).ok_or_else(|| format!("{text:?} is no role"))
+}
+
+fn lifetime(text: &str) -> Result<Duration, String> {
+    const SHORTEST: Duration = Duration::from_secs(1);
+    const LONGEST: Duration = Duration::from_secs(3650 * 24 * 60 * 60);
+    match humantime::parse_duration(text) {
+        Err(_) => Err("write a duration such as 90d or 12h".to_owned()),
+        Ok(life) if !(SHORTEST..=LONGEST).contains(&life) => {
+            Err("1s to 3650d can be given".to_owned())
+        }
+        Ok(life) => Ok(life),
+    }
+}
+
+impl ApiKey {
+    pub(super) async fn run(self, config: Config) -> Result<(), Failure> {
+        let missing = match &self.step {
+            Step::Create(create) => {
+                create.check()?;
+                Missing::Make
+            }
+            Step::Revoke(revoke) => {
+                revoke.check()?;
+                Missing::Refuse
+            }
+            Step::List(_) => Missing::Refuse,
+        };
+        let Opened { store, made } = open(&config, missing).await?;
+        if made {
+            bootstrap::schema(&store).await?;
+        } else {
+            // Beside a `serve` that runs, the schema is its affair.
+            migrate::check(&store).await?;
+        }
+        let clock = Clock::system();
+        let freshness = Arc::new(Freshness::new(config.cache.max_staleness));
+        let keys = ApiKeys::new(store, clock.clone(), freshness);
+        match self.step {
+            Step::Create(create) => create.run(&keys, clock.now()).await,
+            Step::List(list) => list.run(&keys, clock.now()).await,
+            Step::Revoke(revoke) => revoke.run(&keys).await,
+        }
+    }
+}
+
+impl Create {
+    /// What would make a key that is allowed nothing, or nothing that was meant.
+    fn check(&self) -> Result<(), Failure> {
+        let fault = |text: String| Err(Failure::Usage(text));
+        if let Some(app) = self.apps.iter().find(|app| !IdKind::App.matches(app)) {
+            return fault(format!("--app: {app:?} is not an app's id (app_…)"));
+        }
+        let star_within = |owner: &&String| {
+            let plain = owner.strip_suffix('*').unwrap_or(owner);
+            owner.is_empty() || plain.contains('*')
+        };
+        if let Some(owner) = self.owners.iter().find(star_within) {
+            return fault(format!(
+                "--owner: {owner:?} is not an owner, nor one with a single * at its end"
+            ));
+        }
+        if self.providers.iter().any(String::is_empty) {
+            return fault("--provider: an id such as github is needed".to_owned());
+        }
+        Ok(())
+    }
+
+    async fn run(self, keys: &ApiKeys, now: Timestamp) -> Result<(), Failure> {
+        let (key, secret) = keys
+            .create(NewApiKey {
+                tenant: self.tenant,
+                name: self.name,
+                role: self.role,
+                constraints: Constraints {
+                    apps: self.apps,
+                    owners: self.owners,
+                    providers: self.providers,
+                    link_only: self.link_only,
+                },
+                created_by: "command line".to_owned(),
+                expires_at: self.expires_in.map(|life| now.plus(life)),
+            })
+            .await?;
+        let line = Zeroizing::new(format!("{}\n", secret.text().expose_secret()));
+        if let Err(failure) = print(&line) {
+            // Nobody has the key, and nobody should have to clear it away.
+            keys.revoke(&key.id).await?;
+            return Err(failure);
+        }
+        let end = key
+            .expires_at
+            .map_or_else(|| "never expires".to_owned(), |at| format!("expires {at}"));
+        note(&format!(
+            "{} ({}, tenant {}, {end}). The key is shown this once.",
+            key.id,
+            key.role.as_str(),
+            key.tenant
+        ));
+        Ok(())
+    }
+}
+
+impl List {
+    async fn run(self, keys: &ApiKeys, now: Timestamp) -> Result<(), Failure> {
+        if let Some(tenant) = &self.tenant
+            && !is_tenant(tenant)
+        {
+            let text = format!("--tenant: {tenant:?} is not a tenant's name");
+            return Err(Failure::Usage(text));
+        }
+        let all = keys.list(self.tenant.as_deref()).await?;
+        if self.json {
+            let objects: Vec<_> = all.iter().map(|key| as_object(key, now)).collect();
+            return print(&format!("{:#}\n", json!({ "api_keys": objects })));
+        }
+        let headings = [
+            "ID",
+            "TENANT",
+            "NAME",
+            "ROLE",
+            "BEGINS",
+            "STATE",
+            "EXPIRES",
+            "LAST USED",
+            "LIMITS",
+        ];
+        let rows: Vec<_> = all.iter().map(|key| row(key, now)).collect();
+        print(&table(headings, &rows))
+    }
+}
+
+impl Revoke {
+    /// Whoever pastes the key itself must not find it in the error, nor in a log of it.
+    fn check(&self) -> Result<(), Failure> {
+        if IdKind::ApiKey.matches(&self.id) {
+            return Ok(());
+        }
+        Err(Failure::Usage(
+            "a key's id (key_…) is needed; `tokenbroker api-key list` shows them".to_owned(),
+        ))
+    }
+
+    async fn run(self, keys: &ApiKeys) -> Result<(), Failure> {
+        match keys.revoke(&self.id).await {
+            Err(crate::Error::NotFound(..)) => Err(Failure::Failed(format!(
+                "there is no API key {}, or it was revoked before",
+                self.id
+            ))),
+            outcome => {
+                outcome?;
+                print(&format!("revoked {}\n", self.id))
+            }
+        }
+    }
+}
+
+fn state(key: &Stored, now: Timestamp) -> &'static str {
+    if key.revoked_at.is_some() {
+        "revoked"
+    } else if key.expires_at.is_some_and(|end| end <= now) {
+        "expired"
+    } else {
+        "active"
+    }
+}
+
+fn as_object(key: &Stored, now: Timestamp) -> serde_json::Value {
+    let text = |at: Option<Timestamp>| at.map(|at| at.to_string());
+    json!({
+        "id": key.id,
+        "tenant": key.tenant,
+        "name": key.name,
+        "role": key.role.as_str(),
+        "prefix": key.prefix,
+        "state": state(key, now),
+        "constraints": key.constraints,
+        "created_by": key.created_by,
+        "created_at": key.created_at.to_string(),
+        "expires_at": text(key.expires_at),
+        "revoked_at": text(key.revoked_at),
+        "last_used_at": text(key.last_used_at),
+    })
+}
+
+fn row(key: &Stored, now: Timestamp) -> [String; 9] {
+    let text = |at: Option<Timestamp>| at.map_or_else(|| "never".to_owned(), |at| at.to_string());
+    [
+        key.id.clone(),
+        key.tenant.clone(),
+        key.name.clone(),
+        key.role.as_str().to_owned(),
+        key.prefix.clone(),
+        state(key, now).to_owned(),
+        text(key.expires_at),
+        text(key.last_used_at),
+        limits(&key.constraints),
+    ]
+}
+
+fn limits(constraints: &Constraints) -> String {
+    let lists = [
+        ("app", &constraints.apps),
+        ("owner", &constraints.owners),
+        ("provider", &constraints.providers),
+    ];
+    let mut words: Vec<String> = lists
+        .into_iter()
+        .flat_map(|(name, list)| list.iter().map(move |one| format!("{name}={one}")))
+        .collect();
+    if constraints.link_only {
+        words.push("link-only".to_owned());
+    }
+    words.join(" ")
+}

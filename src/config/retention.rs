@@ -1,0 +1,30 @@
+//! `[retention]`: how long history is kept.
+
+use std::time::Duration;
+
+use super::reader::Reader;
+use super::{DAY, MINUTE};
+
+/// How long history is kept.
+#[derive(Clone, Debug)]
+pub struct Retention {
+    /// How long refresh attempts are kept.
+    pub refresh_attempts: Duration,
+    /// How long sync records are kept.
+    pub sync_records: Duration,
+    /// How often what is too old is deleted.
+    pub sweep_interval: Duration,
+    /// The most rows deleted in one transaction.
+    pub batch: u32,
+}
+
+impl Retention {
+    pub(super) fn read(reader: &mut Reader) -> Self {
+        Self {
+            refresh_attempts: reader.duration("retention.refresh_attempts", DAY..=3_650 * DAY),
+            sync_records: reader.duration("retention.sync_records", DAY..=3_650 * DAY),
+            sweep_interval: reader.duration("retention.sweep_interval", MINUTE..=DAY),
+            batch: reader.integer("retention.batch", 1..=100_000),
+        }
+    }
+}

@@ -1,0 +1,255 @@
+//! The gate before every service: who calls, may they, how long did it take. A tower layer, since
+//! looking up a key may wait for the database.
+
+use std::collections::HashMap;
+use std::sync::{Arc, LazyLock};
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use http::header::AUTHORIZATION;
+use http::{HeaderMap, Request, Response};
+use tonic::body::Body;
+use tonic::{Code, Status};
+use tower::{Layer, Service};
+use tracing::Instrument as _;
+
+use crate::access::policy::{RULES, Rule};
+use crate::access::{ApiKeys, Principal};
+use crate::error::{Error, Unknown};
+use crate::tasks::Tasks;
+use crate::telemetry::{self, Metrics};
+
+static BY_PATH: LazyLock<HashMap<&'static str, Rule>> =
+    LazyLock::new(|| RULES.iter().copied().collect());
+
+/// Longest credentials that are looked at, in bytes.
+const CREDENTIALS_MAX: usize = 1_024;
+
+/// Puts the gate before a service.
+#[derive(Clone)]
+pub struct Gate {
+    keys: Arc<ApiKeys>,
+    metrics: Arc<Metrics>,
+    tasks: Tasks,
+    timeout: Duration,
+}
+
+impl Gate {
+    /// `timeout` bounds every unary call; streams are not bounded.
+    pub fn new(keys: Arc<ApiKeys>, metrics: Arc<Metrics>, tasks: Tasks, timeout: Duration) -> Self {
+        Self {
+            keys,
+            metrics,
+            tasks,
+            timeout,
+        }
+    }
+}
+
+impl<S> Layer<S> for Gate {
+    type Service = Gated<S>;
+    fn layer(&self, inner: S) -> Gated<S> {
+        Gated {
+            inner,
+            gate: Arc::new(self.clone()),
+        }
+    }
+}
+
+/// A service behind the gate.
+#[derive(Clone)]
+pub struct Gated<S> {
+    inner: S,
+    /// Shared, since every call clones it: one counter to touch, not one a field.
+    gate: Arc<Gate>,
+}
+
+type Answering<E> =
+    std::pin::Pin<Box<dyn Future<Output = Result<Response<Body>, E>> + Send + 'static>>;
+
+impl<S> Service<Request<Body>> for Gated<S>
+where
+    S: Service<Request<Body>, Response = Response<Body>> + Clone + Send + 'static,
+    S::Future: Send,
+    S::Error: Send,
+{
+    type Response = Response<Body>;
+    type Error = S::Error;
+    type Future = Answering<S::Error>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        // The clone keeps its place for the next call; this call has the one that is ready.
+        let clone = self.inner.clone();
+        let inner = std::mem::replace(&mut self.inner, clone);
+        let gate = Arc::clone(&self.gate);
+        if !gate.metrics.enabled() && !telemetry::tracing_enabled() {
+            return Box::pin(gate.pass(inner, request));
+        }
+        let path = request.uri().path().to_owned();
+        let span = span(&path, &request);
+        Box::pin(
+            async move {
+                let began = Instant::now();
+                let metrics = Arc::clone(&gate.metrics);
+                let answer = gate.pass(inner, request).await;
+                let code = answer.as_ref().map_or(Code::Unknown, code_of);
+                let name = code_name(code);
+                tracing::Span::current().record("rpc.response.status_code", name);
+                metrics.rpc_served(path.trim_start_matches('/'), name, began.elapsed());
+                answer
+            }
+            .instrument(span),
+        )
+    }
+}
+
+fn span(path: &str, request: &Request<Body>) -> tracing::Span {
+    if !telemetry::tracing_enabled() {
+        return tracing::Span::none();
+    }
+    let method = path.trim_start_matches('/');
+    let span = tracing::info_span!(
+        "rpc",
+        otel.name = method,
+        otel.kind = "server",
+        rpc.system.name = "grpc",
+        rpc.method = method,
+        rpc.response.status_code = tracing::field::Empty,
+        tokenbroker.caller.id = tracing::field::Empty,
+    );
+    telemetry::set_parent(&span, request.headers());
+    span
+}
+
+impl Gate {
+    async fn pass<S>(
+        self: Arc<Self>,
+        mut inner: S,
+        mut request: Request<Body>,
+    ) -> Result<Response<Body>, S::Error>
+    where
+        S: Service<Request<Body>, Response = Response<Body>>,
+    {
+        // An unknown path is the router's to refuse, as unimplemented.
+        let rule = BY_PATH.get(request.uri().path()).copied();
+        if let Some(Rule::Needs(permission)) = rule {
+            match self.admit(request.headers()).await {
+                Ok(principal) => {
+                    if let Err(error) = principal.require(permission) {
+                        return Ok(Status::from(error).into_http());
+                    }
+                    if telemetry::tracing_enabled() {
+                        tracing::Span::current().record("tokenbroker.caller.id", &*principal.id);
+                    }
+                    request.extensions_mut().insert(principal);
+                }
+                Err(error) => return Ok(Status::from(error).into_http()),
+            }
+        }
+        let timeout = deadline(&request, self.timeout);
+        let mut answering = std::pin::pin!(inner.call(request));
+        // What is answered from memory is ready at once: no timer is set for it.
+        let once = std::future::poll_fn(|cx| Poll::Ready(answering.as_mut().poll(cx)));
+        if let Poll::Ready(answer) = once.await {
+            return answer;
+        }
+        // Bounds the time to the answer's head: for a stream, until it begins.
+        match tokio::time::timeout(timeout, answering).await {
+            Ok(answer) => answer,
+            Err(_) => Ok(Status::deadline_exceeded(
+                "the request took too long; what it began is being finished",
+            )
+            .into_http()),
+        }
+    }
+
+    async fn admit(&self, headers: &HeaderMap) -> Result<Arc<Principal>, Error> {
+        let credentials = headers
+            .get(AUTHORIZATION)
+            .ok_or(Error::Unauthenticated(Unknown::Missing))?;
+        let key = credentials
+            .to_str()
+            .ok()
+            .filter(|text| text.len() <= CREDENTIALS_MAX)
+            .and_then(bearer)
+            .ok_or(Error::Unauthenticated(Unknown::Invalid))?;
+        if let Some(principal) = self.keys.recognise(key) {
+            return Ok(principal);
+        }
+        let keys = Arc::clone(&self.keys);
+        let key = secrecy::SecretString::from(key);
+        self.tasks
+            .run(async move {
+                use secrecy::ExposeSecret as _;
+                keys.authenticate(key.expose_secret()).await
+            })
+            .await
+    }
+}
+
+/// RFC 6750 section 2.1; the scheme in any case (RFC 9110 section 11.1).
+fn bearer(text: &str) -> Option<&str> {
+    let (scheme, key) = text.split_once(' ')?;
+    scheme
+        .eq_ignore_ascii_case("bearer")
+        .then(|| key.trim_start_matches(' '))
+}
+
+/// The caller's own deadline (`grpc-timeout`) when it is shorter than ours.
+fn deadline(request: &Request<Body>, ours: Duration) -> Duration {
+    request
+        .headers()
+        .get("grpc-timeout")
+        .and_then(|value| value.to_str().ok())
+        .and_then(grpc_timeout)
+        .map_or(ours, |theirs| theirs.min(ours))
+}
+
+fn grpc_timeout(text: &str) -> Option<Duration> {
+    let unit = text.chars().last()?;
+    let digits = text.strip_suffix(unit)?;
+    if digits.is_empty() || digits.len() > 8 {
+        return None;
+    }
+    let number: u64 = digits.parse().ok()?;
+    Some(match unit {
+        'H' => Duration::from_secs(number.checked_mul(3_600)?),
+        'M' => Duration::from_secs(number.checked_mul(60)?),
+        'S' => Duration::from_secs(number),
+        'm' => Duration::from_millis(number),
+        'u' => Duration::from_micros(number),
+        'n' => Duration::from_nanos(number),
+        _ => return None,
+    })
+}
+
+/// Of an answer that ended with its head; a stream's end is not waited for.
+fn code_of(answer: &Response<Body>) -> Code {
+    Status::from_header_map(answer.headers()).map_or(Code::Ok, |status| status.code())
+}
+
+const fn code_name(code: Code) -> &'static str {
+    match code {
+        Code::Ok => "OK",
+        Code::Cancelled => "CANCELLED",
+        Code::Unknown => "UNKNOWN",
+        Code::InvalidArgument => "INVALID_ARGUMENT",
+        Code::DeadlineExceeded => "DEADLINE_EXCEEDED",
+        Code::NotFound => "NOT_FOUND",
+        Code::AlreadyExists => "ALREADY_EXISTS",
+        Code::PermissionDenied => "PERMISSION_DENIED",
+        Code::ResourceExhausted => "RESOURCE_EXHAUSTED",
+        Code::FailedPrecondition => "FAILED_PRECONDITION",
+        Code::Aborted => "ABORTED",
+        Code::OutOfRange => "OUT_OF_RANGE",
+        Code::Unimplemented => "UNIMPLEMENTED",
+        Code::Internal => "INTERNAL",
+        Code::Unavailable => "UNAVAILABLE",
+        Code::DataLoss => "DATA_LOSS",
+        Code::Unauthenticated => "UNAUTHENTICATED",
+    }
+}

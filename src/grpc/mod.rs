@@ -1,0 +1,19 @@
+//! The gRPC edge: what crosses the wire is judged and converted here, and only here. A handler
+//! reads the request, asks the domain, and answers.
+
+mod authorizations;
+pub mod caller;
+pub mod client_registry;
+mod connections;
+pub mod convert;
+mod events;
+pub mod fields;
+pub mod gate;
+pub mod page;
+mod records;
+mod registry_convert;
+pub mod status;
+pub mod token_broker;
+mod tokens;
+
+pub use crate::tasks::Tasks;

@@ -1,0 +1,92 @@
+//! Pages: AIP-158. A token is opaque, bound to the request's other fields, and no authority: what
+//! it says is judged like any other field, so a checksum is enough to notice another request's.
+
+use std::hash::Hash;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use crc32fast::Hasher;
+
+use crate::error::Error;
+
+/// Largest page.
+pub const MAX: i32 = 1_000;
+const DEFAULT: i32 = 100;
+
+/// Where a page begins and how large it is.
+#[derive(Clone, Debug)]
+pub struct Page {
+    /// Behind this key; empty for the first page.
+    pub after: String,
+    /// At most this many.
+    pub size: usize,
+    binding: [u8; 4],
+}
+
+impl Page {
+    /// From a request's fields; `bound_to` is every other field that selects what is listed.
+    ///
+    /// # Errors
+    /// [`Error::InvalidArgument`] for a negative size, or a token that is not of such a request.
+    pub fn of(size: i32, token: &str, bound_to: impl Hash) -> Result<Self, Error> {
+        Self::at_most(MAX, size, token, bound_to)
+    }
+
+    /// The same with a smaller largest page.
+    ///
+    /// # Errors
+    /// As [`Page::of`].
+    pub fn at_most(max: i32, size: i32, token: &str, bound_to: impl Hash) -> Result<Self, Error> {
+        if size < 0 {
+            return Err(Error::invalid("page_size", "must not be negative"));
+        }
+        let size = if size == 0 { DEFAULT } else { size }.min(max);
+        let mut hasher = Hasher::new();
+        bound_to.hash(&mut hasher);
+        let binding = hasher.finalize().to_be_bytes();
+        let after = if token.is_empty() {
+            String::new()
+        } else {
+            read(token, binding).ok_or_else(|| {
+                Error::invalid(
+                    "page_token",
+                    "is not a `next_page_token` of a request with the same other fields",
+                )
+            })?
+        };
+        Ok(Self {
+            after,
+            size: usize::try_from(size).unwrap_or(1),
+            binding,
+        })
+    }
+
+    /// How many rows to ask for: one more than the page, to know whether it is the last.
+    pub fn limit(&self) -> i64 {
+        i64::try_from(self.size)
+            .unwrap_or(i64::MAX)
+            .saturating_add(1)
+    }
+
+    /// Cuts the rows down to the page; the token of the next page, empty on the last.
+    pub fn cut<T>(&self, rows: &mut Vec<T>, key: impl Fn(&T) -> String) -> String {
+        if rows.len() <= self.size {
+            return String::new();
+        }
+        rows.truncate(self.size);
+        rows.last().map_or_else(String::new, |row| {
+            let mut bytes = self.binding.to_vec();
+            bytes.extend_from_slice(key(row).as_bytes());
+            URL_SAFE_NO_PAD.encode(bytes)
+        })
+    }
+}
+
+fn read(token: &str, binding: [u8; 4]) -> Option<String> {
+    if token.len() > 1_024 {
+        return None;
+    }
+    let bytes = URL_SAFE_NO_PAD.decode(token).ok()?;
+    let after = bytes.strip_prefix(&binding)?;
+    String::from_utf8(after.to_vec()).ok()
+}

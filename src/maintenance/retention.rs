@@ -1,0 +1,125 @@
+//! Deleting what is too old: refresh attempts, synchronisations, answered requests, events.
+
+use std::time::Duration;
+
+use crate::access::requests::SECRET_REPEATED_FOR;
+use crate::clock::Clock;
+use crate::config;
+use crate::error::Error;
+use crate::model::Timestamp;
+use crate::store::{self, Store};
+
+/// The most batches of one kind in a sweep. What is left after them is the next sweep's, so that a
+/// backlog of one kind does not keep the others waiting.
+const BATCHES_MAX: usize = 10_000;
+
+/// The most rows in one statement, whatever is configured: SQLite binds at most 32,766 values.
+const BATCH_MAX: u32 = 10_000;
+
+/// Deletes what is too old. Replicas may sweep at the same time.
+pub struct Retention {
+    store: Store,
+    clock: Clock,
+    config: config::Retention,
+    events: Duration,
+}
+
+/// How many rows a sweep deleted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Swept {
+    /// Refresh attempts.
+    pub refresh_attempts: usize,
+    /// Synchronisations.
+    pub sync_records: usize,
+    /// Answered requests.
+    pub requests: usize,
+    /// Events.
+    pub events: usize,
+}
+
+/// What is deleted.
+#[derive(Clone, Copy)]
+enum Kind {
+    RefreshAttempts,
+    SyncRecords,
+    Requests,
+    Events,
+}
+
+impl Retention {
+    /// Over a store, with the `[retention]` section and `events.retention`.
+    pub fn new(store: Store, clock: Clock, config: config::Retention, events: Duration) -> Self {
+        Self {
+            store,
+            clock,
+            config,
+            events,
+        }
+    }
+
+    /// Deletes what is too old by now, batch by batch, and logs how much that was.
+    ///
+    /// # Errors
+    /// The store's; what was deleted until then stays deleted.
+    pub async fn sweep(&self) -> Result<Swept, Error> {
+        let now = self.clock.now();
+        let swept = Swept {
+            // First: sealed answers hold secrets, and their time is the shortest.
+            requests: self.prune(Kind::Requests, now).await?,
+            refresh_attempts: self.prune(Kind::RefreshAttempts, now).await?,
+            sync_records: self.prune(Kind::SyncRecords, now).await?,
+            events: self.prune(Kind::Events, now).await?,
+        };
+        if swept != Swept::default() {
+            tracing::info!(
+                requests = swept.requests,
+                refresh_attempts = swept.refresh_attempts,
+                sync_records = swept.sync_records,
+                events = swept.events,
+                "deleted what was too old"
+            );
+        }
+        Ok(swept)
+    }
+
+    async fn prune(&self, kind: Kind, now: Timestamp) -> Result<usize, Error> {
+        let limit = self.config.batch.min(BATCH_MAX);
+        let full = usize::try_from(limit).unwrap_or(usize::MAX);
+        let mut pruned = 0;
+        for _ in 0..BATCHES_MAX {
+            let deleted = self.prune_batch(kind, now, i64::from(limit)).await?;
+            pruned += deleted;
+            if deleted < full {
+                break;
+            }
+        }
+        Ok(pruned)
+    }
+
+    /// Takes a connection for one batch only: other writers get their turn in between.
+    async fn prune_batch(&self, kind: Kind, now: Timestamp, limit: i64) -> Result<usize, Error> {
+        use store::{events, idempotency, records};
+        let deleted = match kind {
+            Kind::RefreshAttempts => {
+                let mut conn = self.store.write().await?;
+                let before = now.minus(self.config.refresh_attempts);
+                records::any_tenant_prune_attempts(&mut conn, before, limit).await
+            }
+            Kind::SyncRecords => {
+                let mut conn = self.store.write().await?;
+                let before = now.minus(self.config.sync_records);
+                records::any_tenant_prune_syncs(&mut conn, before, limit).await
+            }
+            Kind::Requests => {
+                let mut conn = self.store.write().await?;
+                let before = now.minus(SECRET_REPEATED_FOR);
+                idempotency::any_tenant_prune(&mut conn, now, before, limit).await
+            }
+            Kind::Events => {
+                let before = now.minus(self.events);
+                events::trim(&self.store, before, limit).await
+            }
+        };
+        Ok(deleted?)
+    }
+}

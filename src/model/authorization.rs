@@ -1,0 +1,122 @@
+//! Attempts to connect an account.
+
+use std::collections::BTreeMap;
+
+use super::{RefreshPolicy, Sealed, Timestamp};
+
+/// How an authorisation is bound to its owner.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum AuthorizationMode {
+    /// The owner's session confirms the connection.
+    #[default]
+    Confirmed,
+    /// Whoever opens the link connects.
+    LinkOnly,
+}
+
+/// Where an authorisation stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AuthorizationState {
+    /// Waiting for consent.
+    Pending,
+    /// The tokens are kept; the connection is being made.
+    Exchanged,
+    /// Waiting for the owner's session.
+    AwaitingConfirmation,
+    /// The connection is active.
+    Succeeded,
+    /// It failed.
+    Failed,
+    /// Nobody finished it in time.
+    Expired,
+}
+
+impl AuthorizationState {
+    /// Whether nothing more will happen to it.
+    pub const fn is_final(self) -> bool {
+        matches!(self, Self::Succeeded | Self::Failed | Self::Expired)
+    }
+}
+
+/// Why an authorisation failed. Empty strings while it did not.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct AuthorizationFailure {
+    /// Machine-readable, UPPER_SNAKE_CASE.
+    pub reason: String,
+    /// For a person.
+    pub message: String,
+    /// The provider's `error`.
+    pub provider_error: String,
+    /// The provider's `error_description`.
+    pub provider_description: String,
+}
+
+/// One attempt to connect an account.
+#[derive(Clone, Debug)]
+pub struct Authorization {
+    /// `auth_…`.
+    pub id: String,
+    /// The tenant.
+    pub tenant: String,
+    /// The app.
+    pub app_id: String,
+    /// Whom the connection will belong to.
+    pub owner: String,
+    /// How it is bound to them.
+    pub mode: AuthorizationMode,
+    /// Where it stands.
+    pub state: AuthorizationState,
+    /// SHA-256 of the ticket in the link; none where the caller owns the redirect URI.
+    pub ticket_hash: Option<Vec<u8>>,
+    /// The scopes to ask for.
+    pub scopes: Vec<String>,
+    /// Where the browser goes at the end; empty for our own page.
+    pub return_url: String,
+    /// The caller's own redirect URI; empty for ours.
+    pub redirect_uri: String,
+    /// Which account to preselect.
+    pub login_hint: String,
+    /// More parameters for the authorisation endpoint.
+    pub parameters: BTreeMap<String, String>,
+    /// How the connection is to be kept fresh.
+    pub refresh_policy: RefreshPolicy,
+    /// The connection it is to renew.
+    pub renews: Option<String>,
+    /// The connection it made.
+    pub connection_id: Option<String>,
+    /// The sealed answer of the token endpoint, until the connection has it.
+    pub tokens: Option<Sealed>,
+    /// SHA-256 of the one-time code for its confirmation.
+    pub confirmation_hash: Option<Vec<u8>>,
+    /// Why it failed.
+    pub failure: AuthorizationFailure,
+    /// Who started it.
+    pub created_by: String,
+    /// When.
+    pub created_at: Timestamp,
+    /// When it last changed.
+    pub updated_at: Timestamp,
+    /// When it lapses.
+    pub expires_at: Timestamp,
+}
+
+/// One visit of an authorisation's link.
+#[derive(Clone, Debug)]
+pub struct Visit {
+    /// SHA-256 of its `state`.
+    pub state_hash: Vec<u8>,
+    /// The tenant.
+    pub tenant: String,
+    /// The authorisation.
+    pub authorization_id: String,
+    /// The sealed PKCE verifier; none where the provider does not take one.
+    pub verifier: Option<Sealed>,
+    /// The sealed nonce; none without `openid`.
+    pub nonce: Option<Sealed>,
+    /// SHA-256 of the cookie that ties the browser to it; none where the caller does that.
+    pub cookie_hash: Option<Vec<u8>>,
+    /// When it was made.
+    pub created_at: Timestamp,
+    /// When it lapses.
+    pub expires_at: Timestamp,
+}

@@ -1,0 +1,55 @@
+//! Ids: TypeIDs, a prefix and a UUIDv7, such as `conn_01h455vb4pex5vsknk084sn02q`. They sort by
+//! the time they were made.
+
+use type_safe_id::{DynamicType, TypeSafeId};
+use uuid::Uuid;
+
+/// What an id names; its text is the prefix.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum IdKind {
+    /// An API key.
+    ApiKey,
+    /// A registration at a provider.
+    App,
+    /// An attempt to connect an account.
+    Authorization,
+    /// An account, connected.
+    Connection,
+    /// A set of tokens.
+    Grant,
+    /// An attempt to refresh.
+    RefreshAttempt,
+    /// A synchronisation.
+    Sync,
+}
+
+impl IdKind {
+    /// The prefix.
+    pub const fn prefix(self) -> &'static str {
+        match self {
+            Self::ApiKey => "key",
+            Self::App => "app",
+            Self::Authorization => "auth",
+            Self::Connection => "conn",
+            Self::Grant => "grant",
+            Self::RefreshAttempt => "ref",
+            Self::Sync => "sync",
+        }
+    }
+
+    /// A new id.
+    pub fn new_id(self) -> String {
+        let uuid = Uuid::now_v7();
+        match DynamicType::new(self.prefix()) {
+            Ok(prefix) => TypeSafeId::from_type_and_uuid(prefix, uuid).to_string(),
+            // The prefixes above are all well-formed.
+            Err(_) => format!("{}_{}", self.prefix(), uuid.simple()),
+        }
+    }
+
+    /// Whether `text` is an id of this kind.
+    pub fn matches(self, text: &str) -> bool {
+        text.parse::<TypeSafeId<DynamicType>>()
+            .is_ok_and(|id| id.type_prefix() == self.prefix())
+    }
+}

@@ -1,0 +1,28 @@
+//! Pure data: no I/O, no framework. Everyone may use it.
+
+mod app;
+mod authorization;
+mod caller;
+mod connection;
+mod event;
+mod id;
+pub mod provider;
+mod sealed;
+mod text_enum;
+mod time;
+pub mod token_status;
+
+pub use app::{App, AppState, CustomProvider};
+pub use authorization::{
+    Authorization, AuthorizationFailure, AuthorizationMode, AuthorizationState, Visit,
+};
+pub use caller::{ApiKey, Constraints, Role};
+pub use connection::{
+    Connection, ConnectionDetails, ConnectionState, Grant, GrantState, RefreshAttempt,
+    RefreshOutcome, RefreshPolicy, RefreshTrigger, SyncRecord, SyncStatus, Usage,
+};
+pub use event::{Event, EventKind, Horizon, NewEvent};
+pub use id::IdKind;
+pub use provider::{ConnectionKind, Provider};
+pub use sealed::Sealed;
+pub use time::Timestamp;

@@ -1,0 +1,76 @@
+//! Enums that are text in a column.
+
+/// Gives an enum `as_str` and `parse`, from one list of its variants and their text.
+macro_rules! text_enum {
+    ($name:ty { $($variant:ident = $text:literal),+ $(,)? }) => {
+        impl $name {
+            /// Its text in a column.
+            pub const fn as_str(self) -> &'static str {
+                match self { $(Self::$variant => $text),+ }
+            }
+
+            /// From its text.
+            pub fn parse(text: &str) -> Option<Self> {
+                match text { $($text => Some(Self::$variant),)+ _ => None }
+            }
+        }
+    };
+}
+use super::*;
+
+text_enum!(AppState { Active = "active", Inactive = "inactive" });
+text_enum!(ConnectionKind { Oauth2 = "oauth2", Oauth1 = "oauth1", ApiKey = "api_key" });
+text_enum!(ConnectionState { Pending = "pending", Active = "active", Revoked = "revoked" });
+text_enum!(GrantState {
+    Active = "active",
+    ReauthorizationRequired = "reauthorization_required",
+    Revoked = "revoked",
+});
+text_enum!(RefreshPolicy { Always = "always", WhenUsed = "when_used", OnDemand = "on_demand" });
+text_enum!(AuthorizationMode { Confirmed = "confirmed", LinkOnly = "link_only" });
+text_enum!(AuthorizationState {
+    Pending = "pending",
+    Exchanged = "exchanged",
+    AwaitingConfirmation = "awaiting_confirmation",
+    Succeeded = "succeeded",
+    Failed = "failed",
+    Expired = "expired",
+});
+text_enum!(RefreshOutcome {
+    Succeeded = "succeeded",
+    Transient = "transient",
+    Ambiguous = "ambiguous",
+    GrantDead = "grant_dead",
+    ClientMisconfigured = "client_misconfigured",
+    Superseded = "superseded",
+});
+text_enum!(RefreshTrigger {
+    Demand = "demand",
+    Ahead = "ahead",
+    KeepAlive = "keep_alive",
+    Forced = "forced",
+    Rejected = "rejected",
+    Recovery = "recovery",
+});
+text_enum!(SyncStatus { Succeeded = "succeeded", Partial = "partial", Failed = "failed" });
+text_enum!(EventKind {
+    Created = "created",
+    Activated = "activated",
+    Reconnected = "reconnected",
+    Refreshed = "refreshed",
+    RefreshFailed = "refresh_failed",
+    ReauthorizationRequired = "reauthorization_required",
+    Revoked = "revoked",
+    Deleted = "deleted",
+    Expiring = "expiring",
+    Updated = "updated",
+    AppChanged = "app_changed",
+    ProviderChanged = "provider_changed",
+    ApiKeyChanged = "api_key_changed",
+});
+text_enum!(Role {
+    Admin = "admin",
+    Operator = "operator",
+    Consumer = "consumer",
+    Worker = "worker",
+});

@@ -1,0 +1,177 @@
+//! The listeners: gRPC and the browser's, health, and the way down.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use axum::serve::ListenerExt as _;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tonic::transport::Server;
+use tonic::transport::server::TcpIncoming;
+use tonic_health::ServingStatus;
+use tonic_health::server::HealthReporter;
+
+use crate::bootstrap::StartError;
+use crate::config;
+use crate::grpc::client_registry::ClientRegistryService;
+use crate::grpc::gate::Gate;
+use crate::grpc::token_broker::Context;
+use crate::pb;
+use crate::pb::client_registry_server::ClientRegistryServer;
+use crate::pb::token_broker_server::TokenBrokerServer;
+
+/// What is served.
+pub struct Services {
+    /// TokenBroker.
+    pub token_broker: Context,
+    /// ClientRegistry.
+    pub client_registry: ClientRegistryService,
+    /// Before them all.
+    pub gate: Gate,
+    /// The browser edge.
+    pub web: axum::Router,
+}
+
+/// Listeners that are bound, and what serves them.
+pub struct Listening {
+    /// Where gRPC is served.
+    pub grpc: SocketAddr,
+    /// Where browsers are.
+    pub web: SocketAddr,
+    health: HealthReporter,
+    serving: Vec<tokio::task::JoinHandle<()>>,
+    stop: CancellationToken,
+}
+
+/// Binds an address.
+///
+/// # Errors
+/// [`StartError::Listen`].
+pub async fn bind(address: SocketAddr) -> Result<TcpListener, StartError> {
+    let failed = |source| StartError::Listen {
+        addr: address,
+        source,
+    };
+    TcpListener::bind(address).await.map_err(failed)
+}
+
+/// Serves on listeners that are bound already, so that a taken port is an error at the start.
+///
+/// # Errors
+/// [`StartError::Other`] when a listener has no address or reflection can't be built.
+pub fn serve(
+    grpc: TcpListener,
+    web: TcpListener,
+    services: Services,
+    config: &config::Grpc,
+) -> Result<Listening, StartError> {
+    let grpc_address = grpc
+        .local_addr()
+        .map_err(|error| StartError::Other(error.into()))?;
+    let web_address = web
+        .local_addr()
+        .map_err(|error| StartError::Other(error.into()))?;
+    let stop = CancellationToken::new();
+    let (health, health_service) = tonic_health::server::health_reporter();
+    // Older tools know the alpha of the protocol only.
+    let (reflection, reflection_alpha) = if config.offers_reflection() {
+        let failed = |error: tonic_reflection::server::Error| StartError::Other(error.into());
+        let v1 = reflected().build_v1().map_err(failed)?;
+        let alpha = reflected().build_v1alpha().map_err(failed)?;
+        (Some(v1), Some(alpha))
+    } else {
+        (None, None)
+    };
+    let most = config.max_message_bytes;
+    let router = Server::builder()
+        .http2_keepalive_interval(Some(config.keepalive_interval))
+        .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
+        .max_concurrent_streams(Some(config.max_concurrent_streams))
+        .layer(services.gate)
+        .add_service(health_service)
+        .add_optional_service(reflection)
+        .add_optional_service(reflection_alpha)
+        .add_service(TokenBrokerServer::new(services.token_broker).max_decoding_message_size(most))
+        .add_service(
+            ClientRegistryServer::new(services.client_registry).max_decoding_message_size(most),
+        );
+    let stopped = stop.clone();
+    let grpc_task = tokio::spawn(async move {
+        let incoming = TcpIncoming::from(grpc).with_nodelay(Some(true));
+        if let Err(error) = router
+            .serve_with_incoming_shutdown(incoming, stopped.cancelled_owned())
+            .await
+        {
+            tracing::error!(%error, "the gRPC listener failed");
+        }
+    });
+    let stopped = stop.clone();
+    let web = web.tap_io(|stream| {
+        // Answers are small: waiting to fill a packet only delays them.
+        let _ = stream.set_nodelay(true);
+    });
+    let pages = services.web;
+    let web_task = tokio::spawn(async move {
+        let serving = axum::serve(web, pages).with_graceful_shutdown(stopped.cancelled_owned());
+        if let Err(error) = serving.await {
+            tracing::error!(%error, "the browser listener failed");
+        }
+    });
+    Ok(Listening {
+        grpc: grpc_address,
+        web: web_address,
+        health,
+        serving: vec![grpc_task, web_task],
+        stop,
+    })
+}
+
+fn reflected() -> tonic_reflection::server::Builder<'static> {
+    tonic_reflection::server::Builder::configure()
+        .register_encoded_file_descriptor_set(pb::DESCRIPTORS)
+        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+        // The details of errors are packed; without this grpcurl shows them as raw bytes.
+        .register_encoded_file_descriptor_set(tonic_types::pb::FILE_DESCRIPTOR_SET)
+}
+
+/// A peer that answers no ping for this long is gone.
+const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// The services that health is told of; the empty name is the whole server.
+const SERVICES: [&str; 3] = [
+    "",
+    "tokenbroker.v1.TokenBroker",
+    "tokenbroker.v1.ClientRegistry",
+];
+
+impl Listening {
+    /// Says that requests are welcome.
+    pub async fn ready(&self) {
+        self.tell(ServingStatus::Serving).await;
+    }
+
+    /// Says that no more are, before any is refused: balancers look away in time.
+    pub async fn leaving(&self) {
+        self.tell(ServingStatus::NotServing).await;
+    }
+
+    async fn tell(&self, status: ServingStatus) {
+        for service in SERVICES {
+            self.health.set_service_status(service, status).await;
+        }
+    }
+
+    /// Takes no new connections and waits for requests under way, at most `patience`.
+    pub async fn close(mut self, patience: Duration) {
+        self.stop.cancel();
+        // Ends the streams of those who watch health, once they have heard: no request of theirs
+        // would ever end by itself.
+        for service in SERVICES {
+            self.health.clear_service_status(service).await;
+        }
+        let all = futures_util::future::join_all(self.serving);
+        if tokio::time::timeout(patience, all).await.is_err() {
+            tracing::warn!("some requests did not end within grpc.drain_timeout");
+        }
+    }
+}

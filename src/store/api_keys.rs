@@ -1,0 +1,133 @@
+//! API keys: hashes, never the keys.
+
+use diesel::prelude::*;
+use diesel_async::RunQueryDsl;
+
+use super::columns::JsonValue;
+use super::pool::{Conn, Tx, on};
+use super::schema::api_keys;
+use super::{Error, unreadable_if_none};
+use crate::model::{ApiKey, Role, Timestamp};
+
+#[derive(Insertable, Queryable, Selectable)]
+#[diesel(table_name = api_keys)]
+#[diesel(check_for_backend(diesel::pg::Pg, diesel::sqlite::Sqlite))]
+struct ApiKeyRow {
+    id: String,
+    tenant: String,
+    name: String,
+    hash: Vec<u8>,
+    prefix: String,
+    role: String,
+    grants: JsonValue,
+    created_by: String,
+    created_at: Timestamp,
+    expires_at: Option<Timestamp>,
+    revoked_at: Option<Timestamp>,
+    last_used_at: Option<Timestamp>,
+}
+
+impl TryFrom<ApiKeyRow> for ApiKey {
+    type Error = Error;
+    fn try_from(row: ApiKeyRow) -> Result<Self, Error> {
+        Ok(Self {
+            role: unreadable_if_none(Role::parse(&row.role), "api_keys.role")?,
+            // Never read as a default: constraints that are lost would be rights that are gained.
+            constraints: serde_json::from_value(row.grants.0)
+                .map_err(|error| Error::unreadable(format!("api_keys.grants: {error}")))?,
+            id: row.id,
+            tenant: row.tenant,
+            name: row.name,
+            hash: row.hash,
+            prefix: row.prefix,
+            created_by: row.created_by,
+            created_at: row.created_at,
+            expires_at: row.expires_at,
+            revoked_at: row.revoked_at,
+            last_used_at: row.last_used_at,
+        })
+    }
+}
+
+/// Inserts a new key.
+pub async fn insert(tx: &mut Tx, key: &ApiKey) -> Result<(), Error> {
+    let row = ApiKeyRow {
+        id: key.id.clone(),
+        tenant: key.tenant.clone(),
+        name: key.name.clone(),
+        hash: key.hash.clone(),
+        prefix: key.prefix.clone(),
+        role: key.role.as_str().to_owned(),
+        grants: JsonValue::of(&key.constraints),
+        created_by: key.created_by.clone(),
+        created_at: key.created_at,
+        expires_at: key.expires_at,
+        revoked_at: key.revoked_at,
+        last_used_at: key.last_used_at,
+    };
+    on!(tx, |c| diesel::insert_into(api_keys::table)
+        .values(&row)
+        .execute(c)
+        .await)?;
+    Ok(())
+}
+
+/// The key with this hash: a caller is known by its key alone.
+pub async fn any_tenant_find_hash(conn: &mut Conn, hash: &[u8]) -> Result<Option<ApiKey>, Error> {
+    let row = on!(conn, |c| {
+        let query = api_keys::table
+            .filter(api_keys::hash.eq(hash))
+            .select(ApiKeyRow::as_select());
+        query.first(c).await.optional()
+    })?;
+    row.map(ApiKey::try_from).transpose()
+}
+
+/// Every key, of one tenant or of all, by id.
+pub async fn list(conn: &mut Conn, tenant: Option<&str>) -> Result<Vec<ApiKey>, Error> {
+    let rows: Vec<ApiKeyRow> = on!(conn, |c| {
+        let mut query = api_keys::table
+            .order(api_keys::id)
+            .select(ApiKeyRow::as_select())
+            .into_boxed();
+        if let Some(tenant) = tenant {
+            query = query.filter(api_keys::tenant.eq(tenant));
+        }
+        query.load(c).await
+    })?;
+    rows.into_iter().map(ApiKey::try_from).collect()
+}
+
+/// How many keys there are in all: none means that nobody can call yet.
+pub async fn any_tenant_count(conn: &mut Conn) -> Result<i64, Error> {
+    let query = api_keys::table.count();
+    Ok(on!(conn, |c| query.get_result(c).await)?)
+}
+
+/// Revokes; the tenant of the key, or `None` when there is none such or it was revoked before.
+pub async fn any_tenant_revoke(
+    tx: &mut Tx,
+    id: &str,
+    now: Timestamp,
+) -> Result<Option<String>, Error> {
+    let target = api_keys::table
+        .find(id)
+        .filter(api_keys::revoked_at.is_null());
+    Ok(on!(tx, |c| diesel::update(target)
+        .set(api_keys::revoked_at.eq(Some(now)))
+        .returning(api_keys::tenant)
+        .get_result(c)
+        .await
+        .optional())?)
+}
+
+/// Records when a key was last used, unless another replica knows of a later use.
+pub async fn touch(tx: &mut Tx, id: &str, at: Timestamp) -> Result<(), Error> {
+    let earlier = api_keys::last_used_at
+        .is_null()
+        .or(api_keys::last_used_at.lt(at));
+    let target = api_keys::table.find(id).filter(earlier);
+    let used = api_keys::last_used_at.eq(Some(at));
+    on!(tx, |c| diesel::update(target).set(used).execute(c).await)?;
+    Ok(())
+}

@@ -1,0 +1,152 @@
+//! Background loops. Each takes a bounded amount at a time, jitters its pauses so that replicas do
+//! not march in step, and ends when it is told to, after what it has begun.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+
+use crate::access::ApiKeys;
+use crate::broker::{Authorizations, Schedule, TokenCache};
+use crate::config::Config;
+use crate::error::Error;
+use crate::maintenance::Retention;
+use crate::store::{self, Store, transact};
+use crate::tasks::Tasks;
+use crate::telemetry::Metrics;
+
+/// How often uses counted in memory are stored; what a crash loses.
+const FLUSH_INTERVAL: Duration = Duration::from_secs(5);
+/// How often the journal is looked through for entries whose commit failed for long.
+const RECOVER_INTERVAL: Duration = Duration::from_secs(30);
+
+/// What the loops work on.
+pub struct Workers {
+    /// The database.
+    pub store: Store,
+    /// The configuration.
+    pub config: Arc<Config>,
+    /// Grants that are due.
+    pub schedule: Arc<Schedule>,
+    /// Authorisations left over.
+    pub authorizations: Arc<Authorizations>,
+    /// Logs to prune.
+    pub retention: Arc<Retention>,
+    /// Uses counted in memory.
+    pub cache: Arc<TokenCache>,
+    /// Keys seen in memory.
+    pub keys: Arc<ApiKeys>,
+    /// Counts.
+    pub metrics: Arc<Metrics>,
+    /// Where the loops run.
+    pub tasks: Tasks,
+}
+
+impl Workers {
+    /// Starts the loops; they end soon after `stop`.
+    pub fn start(self, stop: &CancellationToken) {
+        let Self {
+            store,
+            config,
+            schedule,
+            authorizations,
+            retention,
+            cache,
+            keys,
+            metrics,
+            tasks,
+        } = self;
+        let slots = Arc::new(Semaphore::new(config.refresh.concurrency));
+        let refreshing = tasks.clone();
+        let due = Arc::clone(&schedule);
+        every(&tasks, stop, config.refresh.scan_interval, move || {
+            let (due, slots, tasks) = (Arc::clone(&due), Arc::clone(&slots), refreshing.clone());
+            async move { due.refresh_due(&slots, &tasks).await }
+        });
+        let noticing = Arc::clone(&schedule);
+        every(&tasks, stop, NOTICE_INTERVAL, move || {
+            let schedule = Arc::clone(&noticing);
+            async move { schedule.send_notices().await }
+        });
+        every(&tasks, stop, RECOVER_INTERVAL, move || {
+            let schedule = Arc::clone(&schedule);
+            async move { schedule.recover().await }
+        });
+        every(
+            &tasks,
+            stop,
+            config.authorizations.sweep_interval,
+            move || {
+                let authorizations = Arc::clone(&authorizations);
+                async move { authorizations.sweep(SWEEP_BATCH).await.map(drop) }
+            },
+        );
+        every(&tasks, stop, config.retention.sweep_interval, move || {
+            let retention = Arc::clone(&retention);
+            async move { retention.sweep().await.map(drop) }
+        });
+        every(&tasks, stop, FLUSH_INTERVAL, move || {
+            let (store, cache, keys) = (store.clone(), Arc::clone(&cache), Arc::clone(&keys));
+            let metrics = Arc::clone(&metrics);
+            async move {
+                metrics.cache_holds(cache.len());
+                flush(&store, &cache, &keys).await
+            }
+        });
+    }
+}
+
+/// Warnings are due days ahead: a minute more or less is nothing.
+const NOTICE_INTERVAL: Duration = Duration::from_secs(60);
+/// Authorisations taken in one sweep.
+const SWEEP_BATCH: i64 = 200;
+
+/// Stores the uses counted in memory, of connections and of keys. Also called at shutdown, so that
+/// an orderly stop loses none.
+///
+/// # Errors
+/// The store's; what was not stored is counted again.
+pub async fn flush(store: &Store, cache: &TokenCache, keys: &ApiKeys) -> Result<(), Error> {
+    let taken = cache.take_uses();
+    for chunk in taken.chunks(FLUSH_CHUNK) {
+        let stored: Result<(), Error> = transact!(store, |tx| {
+            for (tenant, connection_id, usage) in chunk {
+                store::connections::add_usage(&mut tx, tenant, connection_id, usage).await?;
+            }
+            Ok(())
+        });
+        if let Err(error) = stored {
+            for (tenant, connection_id, usage) in chunk {
+                cache.give_back(tenant, connection_id, usage);
+            }
+            return Err(error);
+        }
+    }
+    keys.flush_use().await
+}
+
+/// Connections whose use is stored in one transaction.
+const FLUSH_CHUNK: usize = 500;
+
+/// Runs `round` again and again, with pauses of `interval` give or take a tenth. An error is
+/// logged and ends the round only.
+fn every<F, R>(tasks: &Tasks, stop: &CancellationToken, interval: Duration, mut round: F)
+where
+    F: FnMut() -> R + Send + 'static,
+    R: Future<Output = Result<(), Error>> + Send,
+{
+    let stop = stop.clone();
+    tasks.spawn(async move {
+        loop {
+            let pause = interval.mul_f64(0.9 + 0.2 * fastrand::f64());
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = tokio::time::sleep(pause) => {}
+            }
+            if let Err(error) = round().await {
+                crate::error::log(&error);
+            }
+        }
+    });
+}

@@ -1,0 +1,199 @@
+//! Many ask at once.
+
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use tokenbroker::pb;
+use tonic::Code;
+
+use crate::fixture::provider::{Fault, Target};
+use crate::fixture::*;
+use crate::on_both_engines;
+
+const HOUR: Duration = Duration::from_secs(3600);
+
+/// So many tokens at once, from these servers in turn.
+async fn ask_all(
+    servers: &[&Broker],
+    connection_id: &str,
+    count: usize,
+) -> Vec<Result<pb::AccessToken, tonic::Status>> {
+    join_all((0..count).map(|i| servers[i % servers.len()].token(connection_id))).await
+}
+
+fn all_the_same(tokens: Vec<Result<pb::AccessToken, tonic::Status>>) -> String {
+    let mut tokens: Vec<String> = tokens
+        .into_iter()
+        .map(|token| token.unwrap().access_token)
+        .collect();
+    tokens.sort();
+    tokens.dedup();
+    assert_eq!(tokens.len(), 1, "several tokens were served");
+    tokens.remove(0)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_thousand_callers_through_two_servers_cause_one_refresh() {
+    let a = Broker::start(Engine::Postgres).await;
+    let b = a.replica("b", |_| {}).await;
+    let c = a.connected().await;
+    a.clock.advance(HOUR);
+    let token = all_the_same(ask_all(&[&a, &b], &c.id, 1_000).await);
+    assert!(a.provider.is_access_token_valid(&token));
+    assert_eq!(a.provider.refreshes(), 1);
+    assert_eq!(a.provider.reuse_detected(), 0);
+    b.finish().await;
+    a.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_thousand_callers_of_one_server_on_sqlite_cause_one_refresh() {
+    let a = Broker::start(Engine::Sqlite).await;
+    let c = a.connected().await;
+    a.clock.advance(HOUR);
+    all_the_same(ask_all(&[&a], &c.id, 1_000).await);
+    assert_eq!(a.provider.refreshes(), 1);
+    a.finish().await;
+}
+
+on_both_engines! {
+    async fn callers_wait_for_the_attempt_under_way(engine: Engine) {
+        let b = Broker::start(engine).await;
+        let c = b.connected().await;
+        b.clock.advance(HOUR);
+        let gate = b.provider.hold_token_answers();
+        let asking = async { all_the_same(ask_all(&[&b], &c.id, 50).await) };
+        let releasing = async {
+            b.provider.wait_for_refreshes(1).await;
+            tokio::time::sleep(Duration::from_millis(200)).await;
+            gate.release();
+        };
+        tokio::join!(asking, releasing);
+        assert_eq!(b.provider.refreshes(), 1);
+        b.finish().await;
+    }
+
+    async fn all_who_wait_share_one_failure(engine: Engine) {
+        let b = Broker::start(engine).await;
+        let c = b.connected().await;
+        b.provider.fail_always(Target::Refresh, Fault::Status(503));
+        b.clock.advance(HOUR);
+        for outcome in ask_all(&[&b], &c.id, 200).await {
+            assert_refused(outcome, Code::Unavailable, "PROVIDER_UNAVAILABLE");
+        }
+        assert_eq!(b.provider.refreshes(), 1);
+        b.finish().await;
+    }
+
+    async fn a_refresh_that_is_overtaken_by_a_revocation_leaves_nothing_alive(engine: Engine) {
+        let b = Broker::start(engine).await;
+        let c = b.connected().await;
+        b.clock.advance(HOUR);
+        let gate = b.provider.hold_finished_answers();
+        let asking = b.token(&c.id);
+        let revoking = async {
+            b.provider.wait_for_refreshes(1).await;
+            let request = pb::RevokeConnectionRequest { connection_id: c.id.clone(), ..Default::default() };
+            let mut broker = b.admin.broker.clone();
+            let revoked = tokio::spawn(async move { broker.revoke_connection(request).await });
+            eventually("revoked here", || async {
+                b.connection(&c.id).await.state() == pb::ConnectionState::Revoked
+            }).await;
+            gate.release();
+            revoked.await.unwrap().unwrap();
+        };
+        let (token, ()) = tokio::join!(asking, revoking);
+        assert_refused(token, Code::FailedPrecondition, "CONNECTION_REVOKED");
+        eventually("no token is alive at the provider", || async {
+            b.provider.live_access_tokens().is_empty()
+        }).await;
+        b.finish().await;
+    }
+
+    async fn ahead_and_on_demand_do_not_refresh_twice(engine: Engine) {
+        let b = Broker::start(engine).await;
+        let c = b.connected().await;
+        for round in 1..=5 {
+            b.clock.advance(HOUR);
+            all_the_same(ask_all(&[&b], &c.id, 20).await);
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            assert_eq!(b.provider.refreshes(), round);
+        }
+        b.finish().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_revocation_is_heard_by_the_other_server_within_its_bound() {
+    let a = Broker::start(Engine::Postgres).await;
+    let b = a.replica("b", |_| {}).await;
+    let c = a.connected().await;
+    b.token(&c.id).await.unwrap();
+    let request = pb::RevokeConnectionRequest {
+        connection_id: c.id.clone(),
+        ..Default::default()
+    };
+    a.admin
+        .broker
+        .clone()
+        .revoke_connection(request)
+        .await
+        .unwrap();
+    let bound = a.config.cache.max_staleness;
+    let heard = tokio::time::timeout(bound, async {
+        while b.token(&c.id).await.is_ok() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    });
+    heard.await.expect("served beyond the stated bound");
+    assert_refused(
+        b.token(&c.id).await,
+        Code::FailedPrecondition,
+        "CONNECTION_REVOKED",
+    );
+    b.finish().await;
+    a.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_hears_nothing_asks_the_database() {
+    let a = Broker::start(Engine::Postgres).await;
+    let c = a.connected().await;
+    a.token(&c.id).await.unwrap();
+    // The relay's counter is held: no round of the hub can end, so nothing counts as heard.
+    let schema = a.ground.schema.as_ref().unwrap();
+    let mut client = schema.connect().await;
+    let held = client.transaction().await.unwrap();
+    held.execute("UPDATE event_counter SET position = position", &[])
+        .await
+        .unwrap();
+    held.execute(
+        "INSERT INTO events (tenant, type, subject, owner, provider, generation, reason, created_at)
+         VALUES ('other', 'updated', 'x', '', '', 0, '', now())",
+        &[],
+    )
+    .await
+    .unwrap();
+    let other = schema.connect().await;
+    other
+        .execute(
+            "INSERT INTO events (tenant, type, subject, owner, provider, generation, reason, created_at)
+             VALUES ('other', 'updated', 'x', '', '', 0, '', now())",
+            &[],
+        )
+        .await
+        .unwrap();
+    // Changed behind the server's back, as by a replica whose notifications do not arrive.
+    other
+        .execute("UPDATE connections SET state = 'revoked'", &[])
+        .await
+        .unwrap();
+    tokio::time::sleep(a.config.cache.max_staleness + Duration::from_millis(200)).await;
+    assert_refused(
+        a.token(&c.id).await,
+        Code::FailedPrecondition,
+        "CONNECTION_REVOKED",
+    );
+    held.rollback().await.unwrap();
+    a.finish().await;
+}

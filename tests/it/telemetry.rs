@@ -1,0 +1,106 @@
+//! Traces and metrics, as a collector gets them.
+
+use std::sync::{Arc, Mutex};
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{Request, State};
+use axum::response::Response;
+use http_body_util::{BodyExt as _, StreamBody};
+use tokenbroker::model::Role;
+use tokenbroker::pb;
+
+use crate::fixture::process::Process;
+use crate::fixture::*;
+
+type Received = Arc<Mutex<Vec<(String, Vec<u8>)>>>;
+
+/// A collector that takes everything: gRPC over plain HTTP/2, each call answered with an empty
+/// message.
+async fn collector() -> (String, Received) {
+    let received = Received::default();
+    let router = Router::new()
+        .fallback(take)
+        .with_state(Arc::clone(&received));
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let endpoint = format!("http://{}", listener.local_addr().unwrap());
+    tokio::spawn(async move { axum::serve(listener, router).await });
+    (endpoint, received)
+}
+
+async fn take(State(received): State<Received>, request: Request) -> Response {
+    let path = request.uri().path().to_owned();
+    let body = request.into_body().collect().await.unwrap().to_bytes();
+    received.lock().unwrap().push((path, body.to_vec()));
+    let mut trailers = http::HeaderMap::new();
+    trailers.insert("grpc-status", http::HeaderValue::from_static("0"));
+    let frames = [
+        hyper::body::Frame::data(axum::body::Bytes::from_static(&[0; 5])),
+        hyper::body::Frame::trailers(trailers),
+    ];
+    let frames = frames.map(Ok::<_, std::convert::Infallible>);
+    Response::builder()
+        .header("content-type", "application/grpc")
+        .body(Body::new(StreamBody::new(tokio_stream::iter(frames))))
+        .unwrap()
+}
+
+fn holds(received: &Received, path: &str, needle: &[u8]) -> bool {
+    received.lock().unwrap().iter().any(|(at, body)| {
+        at.contains(path) && body.windows(needle.len()).any(|window| window == needle)
+    })
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn traces_continue_the_callers_and_hold_no_secret() {
+    let mut b = Broker::start(Engine::Sqlite).await;
+    let c = b.connected().await;
+    let key = b.key(Role::Admin, Default::default()).await;
+    b.stop().await;
+    let (endpoint, received) = collector().await;
+    let more = [("TOKENBROKER__TELEMETRY__OTLP_ENDPOINT", endpoint.as_str())];
+    let process = Process::start(&b.config, &more).await;
+    let mut request = tonic::Request::new(pb::GetAccessTokenRequest {
+        connection_id: c.id.clone(),
+        ..Default::default()
+    });
+    let parent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+    request
+        .metadata_mut()
+        .insert("traceparent", parent.parse().unwrap());
+    let caller = caller_at(process.address, &key);
+    caller
+        .broker
+        .clone()
+        .get_access_token(request)
+        .await
+        .unwrap();
+    let forced = pb::RefreshAccessTokenRequest {
+        connection_id: c.id.clone(),
+        ..Default::default()
+    };
+    caller
+        .broker
+        .clone()
+        .refresh_access_token(forced)
+        .await
+        .unwrap();
+    assert!(process.terminate().await, "stopped in good order");
+
+    let trace_id = 0x4bf9_2f35_77b3_4da6_a3ce_929d_0e0e_4736_u128.to_be_bytes();
+    assert!(holds(&received, "TraceService", &trace_id));
+    assert!(holds(
+        &received,
+        "TraceService",
+        b"tokenbroker.v1.TokenBroker/GetAccessToken"
+    ));
+    assert!(holds(
+        &received,
+        "MetricsService",
+        b"tokenbroker.refresh.attempts"
+    ));
+    for (_, body) in received.lock().unwrap().iter() {
+        assert_eq!(leaks::scan(body), Vec::<String>::new());
+    }
+    b.finish().await;
+}

@@ -1,0 +1,98 @@
+//! The browser listener as a web server: addresses, methods, headers, cookies.
+
+use crate::callbacks::{Consented, consent, host, with};
+use crate::fixture::browser::{Browser, Page, plain_client};
+use crate::fixture::*;
+use crate::on_both_engines;
+
+fn address(b: &Broker, path: &str) -> String {
+    format!("http://{}/{path}", host(b))
+}
+
+/// What every answer carries, whatever it is.
+pub fn assert_headers(page: &Page) {
+    for (name, value) in [
+        ("cache-control", "no-store"),
+        ("referrer-policy", "no-referrer"),
+        ("x-frame-options", "DENY"),
+        ("x-content-type-options", "nosniff"),
+    ] {
+        assert_eq!(page.header(name), Some(value), "{}", page.url.path());
+    }
+    let policy = page.header("content-security-policy").unwrap();
+    assert!(policy.contains("default-src 'none'") && policy.contains("frame-ancestors 'none'"));
+    assert_eq!(page.header("access-control-allow-origin"), None);
+}
+
+on_both_engines! {
+    async fn an_unknown_address_is_nothing(engine: Engine) {
+        let b = Broker::start(engine).await;
+        let app = b.app().await;
+        let link = b.authorize(&app, "owner-1").await.connect_url;
+        let guess = "A".repeat(43);
+        for path in ["", "connect", "connect/", "connect/x", &format!("connect/{guess}"), "callback/", "metrics"] {
+            let page = Browser::new().get(address(&b, path)).await;
+            assert_eq!(page.status, 404, "{path}");
+            assert_headers(&page);
+        }
+        let cut = &link[..link.len() - 1];
+        assert_eq!(Browser::new().get(cut).await.status, 404);
+        b.finish().await;
+    }
+
+    async fn only_get_and_head_are_answered(engine: Engine) {
+        let c = Consented::start(engine).await;
+        for url in [c.connect_url.clone(), c.callback.to_string()] {
+            for method in ["POST", "PUT", "OPTIONS", "DELETE"] {
+                let method = method.parse().unwrap();
+                let answer = plain_client().request(method, &url).send().await.unwrap();
+                assert_eq!(answer.status(), 405);
+                assert_eq!(answer.headers()["allow"], "GET, HEAD");
+            }
+            assert_eq!(plain_client().head(&url).send().await.unwrap().status(), 200);
+        }
+        c.unharmed().await;
+    }
+
+    async fn every_answer_is_kept_to_itself(engine: Engine) {
+        let c = Consented::start(engine).await;
+        assert_headers(&c.browser.get(&c.connect_url).await);
+        let forged = with(&c.callback, "state", Some("forged"));
+        assert_headers(&c.refused(&c.browser, &forged, 400).await);
+        assert_headers(&c.browser.get(&c.callback).await);
+        assert_headers(&c.browser.get(&c.connect_url).await);
+        c.b.finish().await;
+    }
+
+    async fn the_cookie_is_for_this_visit_and_nothing_else(engine: Engine) {
+        let b = Broker::start(engine).await;
+        let app = b.app().await;
+        let link = b.authorize(&app, "owner-1").await.connect_url;
+        let browser = Browser::new();
+        let first = consent(&b, &browser, &link).await;
+        let second = consent(&b, &browser, &link).await;
+        let cookies = browser.cookies();
+        assert_eq!(cookies.len(), 2, "a cookie a tab");
+        for cookie in cookies {
+            assert_eq!(cookie.attributes, ["Path=/", "Max-Age=600", "HttpOnly", "SameSite=Lax"]);
+        }
+        assert_eq!(browser.get(&second).await.status, 303);
+        assert_eq!(browser.cookies().len(), 1, "the other tab's");
+        assert_eq!(browser.get(&first).await.status, 409);
+        b.finish().await;
+    }
+
+    async fn behind_https_the_cookie_is_the_hosts_own(engine: Engine) {
+        let b = Broker::start_with(engine, |config| {
+            config.web.public_url = "https://broker.example/".parse().unwrap();
+        }).await;
+        let app = b.app().await;
+        assert!(app.callback_url.starts_with("https://broker.example/callback/app_"));
+        let link = b.authorize(&app, "owner-1").await.connect_url;
+        let path = link.strip_prefix("https://broker.example/").unwrap();
+        let page = Browser::new().get(address(&b, path)).await;
+        let cookie = page.header("set-cookie").unwrap();
+        assert!(cookie.starts_with("__Host-") && cookie.ends_with("; Secure"));
+        b.finish().await;
+    }
+}
