@@ -5,24 +5,37 @@ use std::path::PathBuf;
 
 use prost::Message;
 
-const PROTOS: [&str; 2] = [
+const PROTOS: [&str; 3] = [
+    "tokenbroker/v1/administration.proto",
     "tokenbroker/v1/client_registry.proto",
     "tokenbroker/v1/token_broker.proto",
 ];
 
 /// Messages with a secret field: their generated `Debug` would print it. `src/pb.rs` gives them one
 /// that does not, and fails to compile when a name is missing there.
-const SECRET_MESSAGES: [&str; 10] = [
+const SECRET_MESSAGES: [&str; 22] = [
     "AccessToken",
     "CompleteAuthorizationRequest",
     "ConfirmAuthorizationRequest",
     "ConnectedAccount",
+    "CreateApiKeyResponse",
     "CreateAppRequest",
+    "CreateSessionRequest",
+    "CreateSessionResponse",
+    "CreateUserRequest",
+    "ExportPersonResponse",
     "ImportedApiKey",
     "ImportedOAuth1",
     "ImportedOAuth2",
+    "PasswordCredentials",
+    "ProviderCredentials",
+    "RefreshSessionRequest",
+    "RefreshSessionResponse",
+    "RotateApiKeyResponse",
     "RotateAppSecretRequest",
+    "SetPasswordRequest",
     "StartAuthorizationResponse",
+    "StartSignInResponse",
 ];
 
 fn main() -> Result<(), Box<dyn Error>> {

@@ -6,7 +6,10 @@ use std::sync::Arc;
 use tokio::sync::{Notify, Semaphore};
 use tokio_util::sync::CancellationToken;
 
-use crate::access::ApiKeys;
+use crate::access::audit::Trail;
+use crate::access::certificates::Certificates;
+use crate::access::jwt::Jwts;
+use crate::access::{ApiKeys, Callers, Persons, Sessions, Users};
 use crate::bootstrap::{self, FirstKey, StartError};
 use crate::broker::events::Listener;
 use crate::broker::journal::Journal;
@@ -17,6 +20,7 @@ use crate::broker::{
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::freshness::Freshness;
+use crate::grpc::administration;
 use crate::grpc::client_registry::ClientRegistryService;
 use crate::grpc::gate::Gate;
 use crate::grpc::token_broker::Context;
@@ -37,6 +41,7 @@ pub struct Running {
     store: Store,
     cache: Arc<TokenCache>,
     keys: Arc<ApiKeys>,
+    callers: Arc<Callers>,
     first_key: Option<FirstKey>,
     tasks: Tasks,
     /// Ends streams.
@@ -85,6 +90,13 @@ pub async fn start(config: Config, clock: Clock) -> Result<Running, StartError> 
         store.clone(),
         clock.clone(),
         Arc::clone(&freshness),
+    ));
+    let sessions = Arc::new(Sessions::default());
+    let callers = Arc::new(Callers::new(
+        Arc::clone(&keys),
+        Arc::clone(&sessions),
+        Certificates::default(),
+        Jwts::default(),
     ));
     let http = Http::new(HttpConfig {
         timeout: config.refresh.http_timeout,
@@ -150,6 +162,9 @@ pub async fn start(config: Config, clock: Clock) -> Result<Running, StartError> 
         Arc::clone(&cache),
         Arc::clone(&poke),
     ));
+    let users = Arc::new(Users::new(store.clone(), keyring.clone(), clock.clone()));
+    let trail = Arc::new(Trail::new(store.clone(), keyring.clone(), clock.clone()));
+    let persons = Arc::new(Persons::new(store.clone(), clock.clone()));
     let syncs = Arc::new(Syncs::new(store.clone(), keyring, clock.clone()));
     let heard = Arc::clone(&cache);
     let forget: Listener = Box::new(move |event| heard.hear(event));
@@ -158,7 +173,7 @@ pub async fn start(config: Config, clock: Clock) -> Result<Running, StartError> 
         config.events.clone(),
         freshness,
         Arc::clone(&poke),
-        Arc::clone(&keys),
+        Arc::clone(&callers),
         Arc::clone(&metrics),
         vec![forget],
         stopping.clone(),
@@ -192,7 +207,7 @@ pub async fn start(config: Config, clock: Clock) -> Result<Running, StartError> 
         authorizations: Arc::clone(&authorizations),
         retention,
         cache: Arc::clone(&cache),
-        keys: Arc::clone(&keys),
+        callers: Arc::clone(&callers),
         metrics: Arc::clone(&metrics),
         tasks: tasks.clone(),
     }
@@ -204,8 +219,20 @@ pub async fn start(config: Config, clock: Clock) -> Result<Running, StartError> 
             &config.web.public_url,
         ),
         client_registry: ClientRegistryService::new(Arc::clone(&registry), tasks.clone()),
+        administration: administration::Context {
+            callers: Arc::clone(&callers),
+            keys: Arc::clone(&keys),
+            users,
+            sessions,
+            trail,
+            persons,
+            authorizations: Arc::clone(&authorizations),
+            connections: Arc::clone(&connections),
+            clock: clock.clone(),
+            tasks: tasks.clone(),
+        },
         gate: Gate::new(
-            Arc::clone(&keys),
+            Arc::clone(&callers),
             metrics,
             tasks.clone(),
             config.grpc.request_timeout,
@@ -240,6 +267,7 @@ pub async fn start(config: Config, clock: Clock) -> Result<Running, StartError> 
         store,
         cache,
         keys,
+        callers,
         first_key,
         tasks,
         stopping,
@@ -283,7 +311,7 @@ impl Running {
         {
             tracing::warn!("some work did not end within grpc.drain_timeout; the journal has it");
         }
-        if let Err(error) = workers::flush(&self.store, &self.cache, &self.keys).await {
+        if let Err(error) = workers::flush(&self.store, &self.cache, &self.callers).await {
             crate::error::log(&error);
         }
         tracing::info!("stopped");

@@ -15,8 +15,8 @@ use url::Url;
 use zeroize::Zeroizing;
 
 use crate::access::ApiKeys;
-use crate::access::api_key::ApiKeySecret;
 use crate::access::api_keys::NewApiKey;
+use crate::access::bearer::BearerSecret;
 use crate::config::{Config, Database, Engine, Faults, TlsMode};
 use crate::crypto::{self, Keyring, keyfile, private_file};
 use crate::model::{Constraints, Role};
@@ -408,7 +408,7 @@ impl From<crate::Error> for StartError {
 
 /// Writes the key to a new file of mode 0600; one of an earlier installation is replaced as a
 /// whole, so that neither its permissions nor what it links to matter.
-fn keep(path: &Path, secret: &ApiKeySecret) -> io::Result<()> {
+fn keep(path: &Path, secret: &BearerSecret) -> io::Result<()> {
     if let Some(folder) = path.parent() {
         private_file::create_folder(folder)?;
     }
@@ -421,7 +421,7 @@ fn keep(path: &Path, secret: &ApiKeySecret) -> io::Result<()> {
     }
 }
 
-fn framed(secret: &ApiKeySecret) -> Zeroizing<String> {
+fn framed(secret: &BearerSecret) -> Zeroizing<String> {
     let head = "The first API key (admin). It is shown this once:";
     let key = secret.text().expose_secret();
     let width = head.len().max(key.len());

@@ -37,6 +37,10 @@ pub enum Resource {
     Provider,
     /// An API key.
     ApiKey,
+    /// A user.
+    User,
+    /// A session.
+    Session,
 }
 
 impl Resource {
@@ -48,6 +52,8 @@ impl Resource {
             Self::Connection => "connection",
             Self::Provider => "provider",
             Self::ApiKey => "API key",
+            Self::User => "user",
+            Self::Session => "session",
         }
     }
 }
@@ -87,6 +93,12 @@ pub enum Precondition {
     ProviderBuiltin,
     /// The provider has apps.
     ProviderInUse,
+    /// The user was switched off.
+    UserInactive,
+    /// The key was revoked, has expired, or was rotated before.
+    ApiKeyEnded,
+    /// The provider does not tell whose account it is.
+    NotASignInProvider,
 }
 
 impl Precondition {
@@ -109,6 +121,9 @@ impl Precondition {
             Self::AccountMismatch => "ACCOUNT_MISMATCH",
             Self::ProviderBuiltin => "PROVIDER_BUILTIN",
             Self::ProviderInUse => "PROVIDER_IN_USE",
+            Self::UserInactive => "USER_INACTIVE",
+            Self::ApiKeyEnded => "API_KEY_ENDED",
+            Self::NotASignInProvider => "NOT_A_SIGN_IN_PROVIDER",
         }
     }
 }
@@ -124,9 +139,30 @@ pub enum Unknown {
     Expired,
     /// They were revoked.
     Revoked,
+    /// A sign-in failed; whether the user exists is not said.
+    SignInFailed,
+    /// A session's refresh token is nobody's, spent, or has ended.
+    RefreshTokenInvalid,
+    /// The credentials are good, but no rule of the configuration takes them.
+    Unmapped,
 }
 
 impl Unknown {
+    /// What to do, for a person.
+    pub const fn advice(self) -> &'static str {
+        match self {
+            Self::Missing | Self::Invalid | Self::Expired | Self::Revoked => {
+                "send `authorization: Bearer <API key or session token>` with a valid one"
+            }
+            Self::SignInFailed => "who signs in is not known, or the proof is not right",
+            Self::RefreshTokenInvalid => "the refresh token is not valid; sign in again",
+            Self::Unmapped => {
+                "the credentials are good, but the configuration maps them to no role; see \
+                 access.certificates and access.jwt"
+            }
+        }
+    }
+
     /// The `ErrorInfo` reason.
     pub const fn reason(self) -> &'static str {
         match self {
@@ -134,6 +170,9 @@ impl Unknown {
             Self::Invalid => "CREDENTIALS_INVALID",
             Self::Expired => "CREDENTIALS_EXPIRED",
             Self::Revoked => "CREDENTIALS_REVOKED",
+            Self::SignInFailed => "SIGN_IN_FAILED",
+            Self::RefreshTokenInvalid => "REFRESH_TOKEN_INVALID",
+            Self::Unmapped => "CREDENTIALS_NOT_MAPPED",
         }
     }
 }

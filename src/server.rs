@@ -13,10 +13,12 @@ use tonic_health::server::HealthReporter;
 
 use crate::bootstrap::StartError;
 use crate::config;
+use crate::grpc::administration;
 use crate::grpc::client_registry::ClientRegistryService;
 use crate::grpc::gate::Gate;
 use crate::grpc::token_broker::Context;
 use crate::pb;
+use crate::pb::administration_server::AdministrationServer;
 use crate::pb::client_registry_server::ClientRegistryServer;
 use crate::pb::token_broker_server::TokenBrokerServer;
 
@@ -26,6 +28,8 @@ pub struct Services {
     pub token_broker: Context,
     /// ClientRegistry.
     pub client_registry: ClientRegistryService,
+    /// Administration.
+    pub administration: administration::Context,
     /// Before them all.
     pub gate: Gate,
     /// The browser edge.
@@ -94,6 +98,9 @@ pub fn serve(
         .add_service(TokenBrokerServer::new(services.token_broker).max_decoding_message_size(most))
         .add_service(
             ClientRegistryServer::new(services.client_registry).max_decoding_message_size(most),
+        )
+        .add_service(
+            AdministrationServer::new(services.administration).max_decoding_message_size(most),
         );
     let stopped = stop.clone();
     let grpc_task = tokio::spawn(async move {
@@ -138,10 +145,11 @@ fn reflected() -> tonic_reflection::server::Builder<'static> {
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// The services that health is told of; the empty name is the whole server.
-const SERVICES: [&str; 3] = [
+const SERVICES: [&str; 4] = [
     "",
     "tokenbroker.v1.TokenBroker",
     "tokenbroker.v1.ClientRegistry",
+    "tokenbroker.v1.Administration",
 ];
 
 impl Listening {

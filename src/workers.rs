@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
-use crate::access::ApiKeys;
+use crate::access::Callers;
 use crate::broker::{Authorizations, Schedule, TokenCache};
 use crate::config::Config;
 use crate::error::Error;
@@ -35,8 +35,8 @@ pub struct Workers {
     pub retention: Arc<Retention>,
     /// Uses counted in memory.
     pub cache: Arc<TokenCache>,
-    /// Keys seen in memory.
-    pub keys: Arc<ApiKeys>,
+    /// Callers seen in memory.
+    pub callers: Arc<Callers>,
     /// Counts.
     pub metrics: Arc<Metrics>,
     /// Where the loops run.
@@ -53,7 +53,7 @@ impl Workers {
             authorizations,
             retention,
             cache,
-            keys,
+            callers,
             metrics,
             tasks,
         } = self;
@@ -87,11 +87,12 @@ impl Workers {
             async move { retention.sweep().await.map(drop) }
         });
         every(&tasks, stop, FLUSH_INTERVAL, move || {
-            let (store, cache, keys) = (store.clone(), Arc::clone(&cache), Arc::clone(&keys));
+            let (store, cache) = (store.clone(), Arc::clone(&cache));
+            let callers = Arc::clone(&callers);
             let metrics = Arc::clone(&metrics);
             async move {
                 metrics.cache_holds(cache.len());
-                flush(&store, &cache, &keys).await
+                flush(&store, &cache, &callers).await
             }
         });
     }
@@ -107,7 +108,7 @@ const SWEEP_BATCH: i64 = 200;
 ///
 /// # Errors
 /// The store's; what was not stored is counted again.
-pub async fn flush(store: &Store, cache: &TokenCache, keys: &ApiKeys) -> Result<(), Error> {
+pub async fn flush(store: &Store, cache: &TokenCache, callers: &Callers) -> Result<(), Error> {
     let taken = cache.take_uses();
     for chunk in taken.chunks(FLUSH_CHUNK) {
         let stored: Result<(), Error> = transact!(store, |tx| {
@@ -123,7 +124,7 @@ pub async fn flush(store: &Store, cache: &TokenCache, keys: &ApiKeys) -> Result<
             return Err(error);
         }
     }
-    keys.flush_use().await
+    callers.flush_use().await
 }
 
 /// Connections whose use is stored in one transaction.

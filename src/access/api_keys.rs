@@ -5,8 +5,10 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::Principal;
-use super::api_key::ApiKeySecret;
-use super::known_keys::{KeyHash, Known, KnownKeys};
+use super::bearer::{BearerSecret, Prefix};
+use super::known::{KeyHash, Known, KnownKeys};
+use super::limits::Limiter;
+use super::principal::Credential;
 use crate::clock::Clock;
 use crate::error::{Error, Resource, Unknown};
 use crate::freshness::{Epochs, Freshness};
@@ -59,7 +61,7 @@ impl ApiKeys {
 
     /// Whom a key stands for, if memory knows: the hot path, without the database.
     pub fn recognise(&self, text: &str) -> Option<Arc<Principal>> {
-        let hash = ApiKeySecret::parse(text).ok()?.hash();
+        let hash = BearerSecret::parse(Prefix::ApiKey, text).ok()?.hash();
         self.recognise_hash(&hash)
     }
 
@@ -81,17 +83,17 @@ impl ApiKeys {
     /// # Errors
     /// [`Error::Unauthenticated`], or the store's.
     pub async fn authenticate(&self, text: &str) -> Result<Arc<Principal>, Error> {
-        let secret =
-            ApiKeySecret::parse(text).map_err(|_| Error::Unauthenticated(Unknown::Invalid))?;
+        let secret = BearerSecret::parse(Prefix::ApiKey, text)
+            .map_err(|_| Error::Unauthenticated(Unknown::Invalid))?;
         self.authenticate_hash(secret.hash()).await
     }
 
     /// Judges a caller again, for streams that outlive their first judgement.
     ///
     /// # Errors
-    /// [`Error::Unauthenticated`] when its key has ended or was revoked, or the store's.
-    pub async fn reauthenticate(&self, principal: &Principal) -> Result<(), Error> {
-        self.authenticate_hash(principal.key_hash).await.map(drop)
+    /// [`Error::Unauthenticated`] when the key of this hash has ended or was revoked, or the store's.
+    pub async fn reauthenticate(&self, hash: &KeyHash) -> Result<(), Error> {
+        self.authenticate_hash(*hash).await.map(drop)
     }
 
     async fn authenticate_hash(&self, hash: KeyHash) -> Result<Arc<Principal>, Error> {
@@ -112,15 +114,17 @@ impl ApiKeys {
             return Err(Error::Unauthenticated(Unknown::Expired));
         }
         let principal = Arc::new(Principal {
-            id: key.id,
+            id: key.id.clone(),
             name: key.name,
             tenant: key.tenant,
             role: key.role,
             constraints: key.constraints,
-            key_hash: hash,
+            credential: Credential::ApiKey { hash },
             expires_at: key.expires_at,
+            limiter: Arc::new(Limiter::unlimited()),
         });
         let known = Known {
+            id: key.id,
             principal: Arc::clone(&principal),
             used: AtomicI64::new(now.micros()),
             stored: AtomicI64::new(key.last_used_at.map_or(0, Timestamp::micros)),
@@ -180,7 +184,7 @@ impl ApiKeys {
     ///
     /// # Errors
     /// [`Error::InvalidArgument`] or the store's.
-    pub async fn create(&self, new: NewApiKey) -> Result<(ApiKey, ApiKeySecret), Error> {
+    pub async fn create(&self, new: NewApiKey) -> Result<(ApiKey, BearerSecret), Error> {
         if new.name.is_empty() || new.name.chars().count() > 128 {
             return Err(Error::invalid("name", "1 to 128 characters are needed"));
         }
@@ -190,7 +194,7 @@ impl ApiKeys {
                 "1 to 63 lower-case letters, digits and hyphens are needed",
             ));
         }
-        let secret = ApiKeySecret::generate();
+        let secret = BearerSecret::generate(Prefix::ApiKey);
         let key = ApiKey {
             id: IdKind::ApiKey.new_id(),
             tenant: new.tenant,
@@ -199,6 +203,8 @@ impl ApiKeys {
             prefix: secret.display_prefix().to_owned(),
             role: new.role,
             constraints: new.constraints,
+            rate_limit: None,
+            replaced_by: None,
             created_by: new.created_by,
             created_at: self.clock.now(),
             expires_at: new.expires_at,

@@ -11,8 +11,10 @@ pub enum Permission {
     AuthorizeLinkOnly,
     /// Read connections, refresh attempts and synchronisations.
     ReadConnections,
-    /// Change, revoke and delete connections; record synchronisations.
+    /// Change and delete connections; revoke an app's; record synchronisations.
     WriteConnections,
+    /// Revoke a connection.
+    RevokeConnections,
     /// Import tokens obtained elsewhere.
     ImportConnections,
     /// Receive access tokens.
@@ -27,9 +29,46 @@ pub enum Permission {
     WriteApps,
     /// Add and change providers: whoever sets their endpoints receives what is sent there.
     WriteProviders,
+    /// Read users, their preferences and their sessions.
+    ReadUsers,
+    /// Make, change, switch off and delete users; set passwords; end sessions.
+    WriteUsers,
+    /// Begin sign-ins through a provider, and make sessions for browsers elsewhere.
+    SignOthersIn,
+    /// Read API keys.
+    ReadApiKeys,
+    /// Make, rotate and revoke API keys.
+    WriteApiKeys,
+    /// Read and verify the audit trail.
+    ReadAudit,
+    /// Export and erase what is held about a person.
+    ManagePersons,
 }
 
 impl Permission {
+    /// Every permission.
+    pub const ALL: [Self; 19] = [
+        Self::Authorize,
+        Self::AuthorizeLinkOnly,
+        Self::ReadConnections,
+        Self::WriteConnections,
+        Self::RevokeConnections,
+        Self::ImportConnections,
+        Self::ReadTokens,
+        Self::RefreshTokens,
+        Self::ReadEvents,
+        Self::ReadRegistry,
+        Self::WriteApps,
+        Self::WriteProviders,
+        Self::ReadUsers,
+        Self::WriteUsers,
+        Self::SignOthersIn,
+        Self::ReadApiKeys,
+        Self::WriteApiKeys,
+        Self::ReadAudit,
+        Self::ManagePersons,
+    ];
+
     /// Its name, as errors and documentation have it.
     pub const fn name(self) -> &'static str {
         match self {
@@ -37,6 +76,7 @@ impl Permission {
             Self::AuthorizeLinkOnly => "authorizations.link_only",
             Self::ReadConnections => "connections.read",
             Self::WriteConnections => "connections.write",
+            Self::RevokeConnections => "connections.revoke",
             Self::ImportConnections => "connections.import",
             Self::ReadTokens => "tokens.read",
             Self::RefreshTokens => "tokens.refresh",
@@ -44,6 +84,13 @@ impl Permission {
             Self::ReadRegistry => "registry.read",
             Self::WriteApps => "apps.write",
             Self::WriteProviders => "providers.write",
+            Self::ReadUsers => "users.read",
+            Self::WriteUsers => "users.write",
+            Self::SignOthersIn => "sessions.create",
+            Self::ReadApiKeys => "api_keys.read",
+            Self::WriteApiKeys => "api_keys.write",
+            Self::ReadAudit => "audit.read",
+            Self::ManagePersons => "persons.manage",
         }
     }
 }
@@ -52,34 +99,27 @@ impl Permission {
 pub const fn permissions(role: Role) -> &'static [Permission] {
     use Permission as P;
     match role {
-        Role::Admin => &[
-            P::Authorize,
-            P::AuthorizeLinkOnly,
-            P::ReadConnections,
-            P::WriteConnections,
-            P::ImportConnections,
-            P::ReadTokens,
-            P::RefreshTokens,
-            P::ReadEvents,
-            P::ReadRegistry,
-            P::WriteApps,
-            P::WriteProviders,
-        ],
+        Role::Admin => &P::ALL,
         Role::Operator => &[
             P::Authorize,
             P::AuthorizeLinkOnly,
             P::ReadConnections,
             P::WriteConnections,
+            P::RevokeConnections,
             P::ImportConnections,
             P::RefreshTokens,
             P::ReadEvents,
             P::ReadRegistry,
             P::WriteApps,
+            P::ReadUsers,
+            P::ReadApiKeys,
         ],
+        Role::Auditor => &[P::ReadAudit],
         Role::Consumer => &[
             P::Authorize,
             P::ReadConnections,
             P::WriteConnections,
+            P::RevokeConnections,
             P::ReadTokens,
             P::RefreshTokens,
             P::ReadEvents,
@@ -87,6 +127,8 @@ pub const fn permissions(role: Role) -> &'static [Permission] {
         ],
         // Automation jobs bring their own permissions; nothing here is a worker's.
         Role::Worker => &[],
+        Role::IssuerUi => &[P::SignOthersIn],
+        Role::User => &[P::ReadConnections, P::RevokeConnections],
     }
 }
 
@@ -94,8 +136,15 @@ pub const fn permissions(role: Role) -> &'static [Permission] {
 /// request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Rule {
-    /// Anybody, known or not.
+    /// Anybody, known or not; credentials are not looked at.
     Open,
+    /// Anybody; credentials that are sent must be good.
+    Optional,
+    /// Whoever is known.
+    Known,
+    /// Callers with this permission, and signed-in users for what is their own: the handler judges
+    /// whose it is.
+    OwnOr(Permission),
     /// Callers with this permission.
     Needs(Permission),
 }
@@ -103,7 +152,7 @@ pub enum Rule {
 /// Every RPC that is served. A test compares it with the descriptors, both ways.
 pub const RULES: &[(&str, Rule)] = {
     use Permission as P;
-    use Rule::{Needs, Open};
+    use Rule::{Known, Needs, Open, Optional, OwnOr};
     &[
         ("/grpc.health.v1.Health/Check", Open),
         ("/grpc.health.v1.Health/Watch", Open),
@@ -114,6 +163,105 @@ pub const RULES: &[(&str, Rule)] = {
         (
             "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
             Open,
+        ),
+        (
+            "/tokenbroker.v1.Administration/CreateApiKey",
+            Needs(P::WriteApiKeys),
+        ),
+        ("/tokenbroker.v1.Administration/CreateSession", Optional),
+        (
+            "/tokenbroker.v1.Administration/CreateUser",
+            Needs(P::WriteUsers),
+        ),
+        (
+            "/tokenbroker.v1.Administration/DeactivateUser",
+            Needs(P::WriteUsers),
+        ),
+        (
+            "/tokenbroker.v1.Administration/DeleteUser",
+            Needs(P::WriteUsers),
+        ),
+        (
+            "/tokenbroker.v1.Administration/ErasePerson",
+            Needs(P::ManagePersons),
+        ),
+        (
+            "/tokenbroker.v1.Administration/ExportPerson",
+            Needs(P::ManagePersons),
+        ),
+        ("/tokenbroker.v1.Administration/GetCaller", Known),
+        (
+            "/tokenbroker.v1.Administration/GetPreferences",
+            OwnOr(P::ReadUsers),
+        ),
+        (
+            "/tokenbroker.v1.Administration/GetUser",
+            OwnOr(P::ReadUsers),
+        ),
+        (
+            "/tokenbroker.v1.Administration/ListApiKeys",
+            Needs(P::ReadApiKeys),
+        ),
+        (
+            "/tokenbroker.v1.Administration/ListAuditCheckpoints",
+            Needs(P::ReadAudit),
+        ),
+        (
+            "/tokenbroker.v1.Administration/ListAuditEvents",
+            Needs(P::ReadAudit),
+        ),
+        (
+            "/tokenbroker.v1.Administration/ListSessions",
+            OwnOr(P::ReadUsers),
+        ),
+        (
+            "/tokenbroker.v1.Administration/ListUsers",
+            Needs(P::ReadUsers),
+        ),
+        (
+            "/tokenbroker.v1.Administration/ReactivateUser",
+            Needs(P::WriteUsers),
+        ),
+        ("/tokenbroker.v1.Administration/RefreshSession", Open),
+        (
+            "/tokenbroker.v1.Administration/RevokeAllSessions",
+            OwnOr(P::WriteUsers),
+        ),
+        (
+            "/tokenbroker.v1.Administration/RevokeApiKey",
+            Needs(P::WriteApiKeys),
+        ),
+        (
+            "/tokenbroker.v1.Administration/RevokeSession",
+            OwnOr(P::WriteUsers),
+        ),
+        (
+            "/tokenbroker.v1.Administration/RotateApiKey",
+            Needs(P::WriteApiKeys),
+        ),
+        (
+            "/tokenbroker.v1.Administration/SetPassword",
+            OwnOr(P::WriteUsers),
+        ),
+        (
+            "/tokenbroker.v1.Administration/StartSignIn",
+            Needs(P::SignOthersIn),
+        ),
+        (
+            "/tokenbroker.v1.Administration/UpdatePreferences",
+            OwnOr(P::WriteUsers),
+        ),
+        (
+            "/tokenbroker.v1.Administration/UpdateUser",
+            Needs(P::WriteUsers),
+        ),
+        (
+            "/tokenbroker.v1.Administration/VerifyAuditLog",
+            Needs(P::ReadAudit),
+        ),
+        (
+            "/tokenbroker.v1.Administration/WatchAuditEvents",
+            Needs(P::ReadAudit),
         ),
         (
             "/tokenbroker.v1.ClientRegistry/CreateApp",
@@ -229,7 +377,7 @@ pub const RULES: &[(&str, Rule)] = {
         ),
         (
             "/tokenbroker.v1.TokenBroker/RevokeConnection",
-            Needs(P::WriteConnections),
+            Needs(P::RevokeConnections),
         ),
         (
             "/tokenbroker.v1.TokenBroker/StartAuthorization",

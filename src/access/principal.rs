@@ -1,26 +1,59 @@
 //! A caller, once known.
 
+use std::sync::Arc;
+
 use crate::Error;
+use crate::access::limits::Limiter;
 use crate::access::policy::{self, Permission};
 use crate::model::{Constraints, Role, Timestamp};
 
-/// A known caller: whom an API key stands for. Cheap to clone behind an `Arc`.
+/// How a caller proved who they are, and what is needed to judge them again while a stream runs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Credential {
+    /// An API key.
+    ApiKey {
+        /// SHA-256 of the key.
+        hash: [u8; 32],
+    },
+    /// A session of a user.
+    Session {
+        /// SHA-256 of the session token.
+        hash: [u8; 32],
+        /// The session's id.
+        session_id: String,
+    },
+    /// A TLS client certificate.
+    Certificate {
+        /// SHA-256 of the certificate.
+        fingerprint: [u8; 32],
+    },
+    /// A JWT of a trusted issuer.
+    Jwt {
+        /// SHA-256 of the token.
+        hash: [u8; 32],
+    },
+}
+
+/// A known caller: whom an API key, a session, a certificate or a JWT stands for. Cheap to clone
+/// behind an `Arc`.
 #[derive(Clone, Debug)]
 pub struct Principal {
-    /// The key's id.
+    /// The key's id, the user's, or the name that the configuration gives.
     pub id: String,
-    /// The key's name, for logs.
+    /// A name for people.
     pub name: String,
     /// The tenant it acts in.
     pub tenant: String,
     /// What it may do.
     pub role: Role,
-    /// What narrows that.
+    /// What narrows that. Of a user with the role [`Role::User`] it holds their own owner.
     pub constraints: Constraints,
-    /// SHA-256 of its key, to judge it again while a stream runs.
-    pub key_hash: [u8; 32],
-    /// When its key ends.
+    /// How it proved who it is.
+    pub credential: Credential,
+    /// When its credentials end.
     pub expires_at: Option<Timestamp>,
+    /// How often it may call, and how many streams it may hold.
+    pub limiter: Arc<Limiter>,
 }
 
 impl Principal {
@@ -30,6 +63,80 @@ impl Principal {
             || (permission == Permission::AuthorizeLinkOnly
                 && self.constraints.link_only
                 && self.may(Permission::Authorize))
+    }
+
+    /// The user's id, where a signed-in user calls.
+    pub fn user_id(&self) -> Option<&str> {
+        matches!(self.credential, Credential::Session { .. }).then_some(self.id.as_str())
+    }
+
+    /// The session's id, where a signed-in user calls.
+    pub fn session_id(&self) -> Option<&str> {
+        match &self.credential {
+            Credential::Session { session_id, .. } => Some(session_id),
+            _ => None,
+        }
+    }
+
+    /// That it may do this to `user_id`: by its permission, or because they are the user.
+    ///
+    /// # Errors
+    /// [`Error::PermissionDenied`] when neither holds.
+    pub fn require_own_or(&self, user_id: &str, permission: Permission) -> Result<(), Error> {
+        if self.user_id() == Some(user_id) {
+            return Ok(());
+        }
+        self.require(permission)
+    }
+
+    /// That nobody gives away more than they hold: not a role whose permissions they lack, nor wider
+    /// constraints than their own.
+    ///
+    /// # Errors
+    /// [`Error::InvalidArgument`] with the field that asks too much.
+    pub fn require_within(&self, role: Role, wanted: &Constraints) -> Result<(), Error> {
+        let lacking = policy::permissions(role).iter().find(|p| !self.may(**p));
+        if let Some(lacking) = lacking {
+            return Err(Error::invalid(
+                "role",
+                format!("gives {}, which the caller does not have", lacking.name()),
+            ));
+        }
+        let own = &self.constraints;
+        let within = |own: &[String], wanted: &[String], matches: fn(&str, &str) -> bool| {
+            own.is_empty()
+                || (!wanted.is_empty()
+                    && wanted
+                        .iter()
+                        .all(|wanted| own.iter().any(|own| matches(own, wanted))))
+        };
+        let same = |own: &str, wanted: &str| own == wanted;
+        let narrower = |own: &str, wanted: &str| {
+            own == wanted
+                || own
+                    .strip_suffix('*')
+                    .is_some_and(|prefix| wanted.starts_with(prefix))
+        };
+        for (field, fine) in [
+            ("constraints.apps", within(&own.apps, &wanted.apps, same)),
+            (
+                "constraints.owners",
+                within(&own.owners, &wanted.owners, narrower),
+            ),
+            (
+                "constraints.providers",
+                within(&own.providers, &wanted.providers, same),
+            ),
+            (
+                "constraints.link_only",
+                !wanted.link_only || self.may(Permission::AuthorizeLinkOnly),
+            ),
+        ] {
+            if !fine {
+                return Err(Error::invalid(field, "is wider than the caller's own"));
+            }
+        }
+        Ok(())
     }
 
     /// # Errors

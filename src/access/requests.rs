@@ -227,6 +227,8 @@ fn no_longer_kept(resource_id: String) -> Error {
         (IdKind::App, Resource::App),
         (IdKind::Authorization, Resource::Authorization),
         (IdKind::Connection, Resource::Connection),
+        (IdKind::Session, Resource::Session),
+        (IdKind::User, Resource::User),
     ];
     let resource = kinds
         .into_iter()

@@ -390,7 +390,8 @@ impl TokenCache {
             | EventKind::ReauthorizationRequired
             | EventKind::Expiring
             | EventKind::Updated
-            | EventKind::ApiKeyChanged => {}
+            | EventKind::ApiKeyChanged
+            | EventKind::SessionsEnded => {}
         }
     }
 

@@ -16,11 +16,11 @@ use tokio_util::sync::CancellationToken;
 pub use crate::store::events::Filter;
 pub use watch::{Delivery, WatchFilter, Watcher};
 
-use crate::access::ApiKeys;
+use crate::access::Callers;
 use crate::config;
 use crate::error::Error;
 use crate::freshness::Freshness;
-use crate::model::{Event, EventKind, Horizon};
+use crate::model::{Event, Horizon};
 use crate::store::{self, Store};
 use crate::telemetry::Metrics;
 
@@ -33,7 +33,7 @@ pub struct Hub {
     config: config::Events,
     freshness: Arc<Freshness>,
     poke: Arc<Notify>,
-    keys: Arc<ApiKeys>,
+    callers: Arc<Callers>,
     metrics: Arc<Metrics>,
     live: broadcast::Sender<Arc<Vec<Event>>>,
     listeners: Vec<Listener>,
@@ -50,7 +50,7 @@ impl Hub {
         config: config::Events,
         freshness: Arc<Freshness>,
         poke: Arc<Notify>,
-        keys: Arc<ApiKeys>,
+        callers: Arc<Callers>,
         metrics: Arc<Metrics>,
         listeners: Vec<Listener>,
         stopping: CancellationToken,
@@ -61,7 +61,7 @@ impl Hub {
             config,
             freshness,
             poke,
-            keys,
+            callers,
             metrics,
             live,
             listeners,
@@ -130,9 +130,7 @@ impl Hub {
             let Some(last) = events.last() else { break };
             self.position.store(last.position, Ordering::Release);
             for event in &events {
-                if event.event.kind == EventKind::ApiKeyChanged {
-                    self.keys.forget();
-                }
+                self.callers.hear(&event.event);
                 for listener in &self.listeners {
                     listener(event);
                 }

@@ -4,15 +4,16 @@ use std::sync::Arc;
 
 use tonic::{Extensions, Request, Status};
 
-use crate::access::Principal;
+use crate::access::{Caller, Origin, Peer, Principal};
 use crate::error::{Error, Unknown};
 
-/// The caller of a request.
+/// The caller of a request, and where they call from.
 ///
 /// # Errors
 /// UNAUTHENTICATED when no layer put one there: a request never passes as nobody's.
-pub fn principal<T>(request: &Request<T>) -> Result<Arc<Principal>, Status> {
-    among(request.extensions()).map(Arc::clone)
+pub fn principal<T>(request: &Request<T>) -> Result<Caller, Status> {
+    let principal = Arc::clone(among(request.extensions())?);
+    Ok(Caller::new(principal, origin(request)))
 }
 
 /// The caller among a request's extensions.
@@ -23,4 +24,34 @@ pub fn among(extensions: &Extensions) -> Result<&Arc<Principal>, Status> {
     extensions
         .get::<Arc<Principal>>()
         .ok_or_else(|| Error::Unauthenticated(Unknown::Missing).into())
+}
+
+/// Where a request comes from.
+pub fn origin<T>(request: &Request<T>) -> Origin {
+    let text = |name: &str| {
+        let value = request.metadata().get(name);
+        value
+            .and_then(|value| value.to_str().ok())
+            .unwrap_or_default()
+    };
+    Origin {
+        ip: request.extensions().get::<Peer>().and_then(|peer| peer.ip),
+        user_agent: Origin::clean_user_agent(text("user-agent")),
+        trace_id: trace_id(text("traceparent")),
+    }
+}
+
+/// The trace id of a `traceparent` (W3C Trace Context, version 00).
+fn trace_id(traceparent: &str) -> String {
+    let id = traceparent.split('-').nth(1).unwrap_or_default();
+    let well_formed = id.len() == 32
+        && id
+            .bytes()
+            .all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+        && id.bytes().any(|byte| byte != b'0');
+    if well_formed {
+        id.to_owned()
+    } else {
+        String::new()
+    }
 }

@@ -59,7 +59,7 @@ pub(super) async fn watch(
         principal.require(Permission::ReadTokens)?;
     }
     let registry = Arc::clone(&context.registry);
-    let caller = Arc::clone(&principal);
+    let caller = Arc::clone(principal.principal());
     let names = request.apps;
     let apps = context
         .tasks
@@ -79,7 +79,7 @@ pub(super) async fn watch(
         return Err(full().into());
     };
     let hub = Arc::clone(&context.hub);
-    let caller = Arc::clone(&principal);
+    let caller = Arc::clone(principal.principal());
     let watcher = context
         .tasks
         .run(async move { hub.watch(caller, &request.cursor, filter).await })
@@ -88,7 +88,7 @@ pub(super) async fn watch(
         .include_access_tokens
         .then(|| Arc::clone(&context.tokens));
     let stream = ReceiverStream::new(watcher).then(move |delivery| {
-        let (tokens, principal) = (tokens.clone(), Arc::clone(&principal));
+        let (tokens, principal) = (tokens.clone(), Arc::clone(principal.principal()));
         async move {
             match delivery {
                 Ok(delivery) => Ok(response(delivery, tokens.as_deref(), &principal).await),
@@ -183,9 +183,10 @@ const fn wire_kind(kind: EventKind) -> pb::TokenEventType {
         EventKind::Expiring => pb::TokenEventType::Expiring,
         EventKind::Updated => pb::TokenEventType::Updated,
         // Never delivered: they only tell caches what to forget.
-        EventKind::AppChanged | EventKind::ProviderChanged | EventKind::ApiKeyChanged => {
-            pb::TokenEventType::Unspecified
-        }
+        EventKind::AppChanged
+        | EventKind::ProviderChanged
+        | EventKind::ApiKeyChanged
+        | EventKind::SessionsEnded => pb::TokenEventType::Unspecified,
     }
 }
 

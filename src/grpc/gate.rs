@@ -14,7 +14,7 @@ use tower::{Layer, Service};
 use tracing::Instrument as _;
 
 use crate::access::policy::{RULES, Rule};
-use crate::access::{ApiKeys, Principal};
+use crate::access::{Callers, Peer, Principal};
 use crate::error::{Error, Unknown};
 use crate::tasks::Tasks;
 use crate::telemetry::{self, Metrics};
@@ -23,12 +23,12 @@ static BY_PATH: LazyLock<HashMap<&'static str, Rule>> =
     LazyLock::new(|| RULES.iter().copied().collect());
 
 /// Longest credentials that are looked at, in bytes.
-const CREDENTIALS_MAX: usize = 1_024;
+const CREDENTIALS_MAX: usize = 8 * 1_024;
 
 /// Puts the gate before a service.
 #[derive(Clone)]
 pub struct Gate {
-    keys: Arc<ApiKeys>,
+    callers: Arc<Callers>,
     metrics: Arc<Metrics>,
     tasks: Tasks,
     timeout: Duration,
@@ -36,9 +36,14 @@ pub struct Gate {
 
 impl Gate {
     /// `timeout` bounds every unary call; streams are not bounded.
-    pub fn new(keys: Arc<ApiKeys>, metrics: Arc<Metrics>, tasks: Tasks, timeout: Duration) -> Self {
+    pub fn new(
+        callers: Arc<Callers>,
+        metrics: Arc<Metrics>,
+        tasks: Tasks,
+        timeout: Duration,
+    ) -> Self {
         Self {
-            keys,
+            callers,
             metrics,
             tasks,
             timeout,
@@ -136,10 +141,13 @@ impl Gate {
     {
         // An unknown path is the router's to refuse, as unimplemented.
         let rule = BY_PATH.get(request.uri().path()).copied();
-        if let Some(Rule::Needs(permission)) = rule {
-            match self.admit(request.headers()).await {
+        if let Some(rule) = rule.filter(|rule| *rule != Rule::Open)
+            && !(rule == Rule::Optional && !request.headers().contains_key(AUTHORIZATION))
+        {
+            let peer = request.extensions().get::<Peer>();
+            match self.admit(request.headers(), peer).await {
                 Ok(principal) => {
-                    if let Err(error) = principal.require(permission) {
+                    if let Err(error) = judge(&principal, rule) {
                         return Ok(Status::from(error).into_http());
                     }
                     if telemetry::tracing_enabled() {
@@ -167,27 +175,53 @@ impl Gate {
         }
     }
 
-    async fn admit(&self, headers: &HeaderMap) -> Result<Arc<Principal>, Error> {
-        let credentials = headers
-            .get(AUTHORIZATION)
-            .ok_or(Error::Unauthenticated(Unknown::Missing))?;
-        let key = credentials
-            .to_str()
-            .ok()
-            .filter(|text| text.len() <= CREDENTIALS_MAX)
-            .and_then(bearer)
-            .ok_or(Error::Unauthenticated(Unknown::Invalid))?;
-        if let Some(principal) = self.keys.recognise(key) {
+    async fn admit(
+        &self,
+        headers: &HeaderMap,
+        peer: Option<&Peer>,
+    ) -> Result<Arc<Principal>, Error> {
+        let token = bearer_of(headers)?;
+        if let Some(principal) = self.callers.recognise(token, peer) {
             return Ok(principal);
         }
-        let keys = Arc::clone(&self.keys);
-        let key = secrecy::SecretString::from(key);
+        let callers = Arc::clone(&self.callers);
+        let token = token.map(secrecy::SecretString::from);
+        let peer = peer.cloned();
         self.tasks
             .run(async move {
                 use secrecy::ExposeSecret as _;
-                keys.authenticate(key.expose_secret()).await
+                let token = token.as_ref().map(|token| token.expose_secret());
+                callers.authenticate(token, peer.as_ref()).await
             })
             .await
+    }
+}
+
+/// The bearer token of a request, if it has credentials at all.
+fn bearer_of(headers: &HeaderMap) -> Result<Option<&str>, Error> {
+    let Some(credentials) = headers.get(AUTHORIZATION) else {
+        return Ok(None);
+    };
+    credentials
+        .to_str()
+        .ok()
+        .filter(|text| text.len() <= CREDENTIALS_MAX)
+        .and_then(bearer)
+        .map(Some)
+        .ok_or(Error::Unauthenticated(Unknown::Invalid))
+}
+
+/// Whether a known caller passes the rule.
+fn judge(principal: &Principal, rule: Rule) -> Result<(), Error> {
+    match rule {
+        Rule::Open | Rule::Optional | Rule::Known => Ok(()),
+        Rule::OwnOr(permission) => {
+            if principal.user_id().is_some() {
+                return Ok(());
+            }
+            principal.require(permission)
+        }
+        Rule::Needs(permission) => principal.require(permission),
     }
 }
 

@@ -1,6 +1,7 @@
 //! The gRPC edge: what crosses the wire is judged and converted here, and only here. A handler
 //! reads the request, asks the domain, and answers.
 
+pub mod administration;
 mod authorizations;
 pub mod caller;
 pub mod client_registry;

@@ -44,7 +44,7 @@ pub fn wire(error: &Error) -> Wire {
     let (code, reason) = match error {
         Error::InvalidArgument(_) => (Code::InvalidArgument, "INVALID_ARGUMENT"),
         Error::Unauthenticated(unknown) => {
-            "send `authorization: Bearer <API key>` with a valid key".clone_into(&mut message);
+            unknown.advice().clone_into(&mut message);
             (Code::Unauthenticated, unknown.reason())
         }
         Error::PermissionDenied(permission) => {
@@ -60,6 +60,8 @@ pub fn wire(error: &Error) -> Wire {
                 Resource::Connection => "CONNECTION_NOT_FOUND",
                 Resource::Provider => "PROVIDER_NOT_FOUND",
                 Resource::ApiKey => "API_KEY_NOT_FOUND",
+                Resource::User => "USER_NOT_FOUND",
+                Resource::Session => "SESSION_NOT_FOUND",
             };
             (Code::NotFound, reason)
         }

@@ -130,7 +130,7 @@ pub(super) async fn batch_get(
     }
     let mut outcomes: FuturesOrdered<_> = requests
         .into_iter()
-        .map(|request| serve(context, &principal, request))
+        .map(|request| serve(context, principal.principal(), request))
         .collect();
     let mut results = Vec::with_capacity(outcomes.len());
     while let Some(outcome) = outcomes.next().await {
@@ -173,7 +173,7 @@ pub(super) async fn refresh(
     );
     fields.finish()?;
     let tokens = Arc::clone(&context.tokens);
-    let caller = Arc::clone(&principal);
+    let caller = Arc::clone(principal.principal());
     let served = context
         .tasks
         .run(async move { tokens.refresh_now(&caller, &target).await })
@@ -208,7 +208,11 @@ pub(super) async fn report_rejected(
         .tasks
         .run(async move {
             tokens
-                .report_rejected(&principal, &request.connection_id, &request.token_id)
+                .report_rejected(
+                    principal.principal(),
+                    &request.connection_id,
+                    &request.token_id,
+                )
                 .await
         })
         .await?;

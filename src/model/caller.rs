@@ -9,12 +9,40 @@ use super::Timestamp;
 pub enum Role {
     /// Everything.
     Admin,
-    /// Everything but secrets.
+    /// Everything but secrets, and but deciding who may do what.
     Operator,
+    /// The audit trail, and nothing else.
+    Auditor,
     /// Tokens of the apps and owners it is allowed.
     Consumer,
     /// Automation jobs.
     Worker,
+    /// An application that signs people in.
+    IssuerUi,
+    /// A person who sees and revokes their own connections.
+    User,
+}
+
+impl Role {
+    /// Every role.
+    pub const ALL: [Self; 7] = [
+        Self::Admin,
+        Self::Operator,
+        Self::Auditor,
+        Self::Consumer,
+        Self::Worker,
+        Self::IssuerUi,
+        Self::User,
+    ];
+}
+
+/// How often a caller may call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RateLimit {
+    /// Calls a second in the long run; not 0.
+    pub requests_per_second: u32,
+    /// Calls at once; not 0.
+    pub burst: u32,
 }
 
 /// What narrows a role down, and what widens it by single permissions. Empty lists allow all.
@@ -48,6 +76,10 @@ pub struct ApiKey {
     pub role: Role,
     /// What narrows that.
     pub constraints: Constraints,
+    /// Its own limit; none for the role's.
+    pub rate_limit: Option<RateLimit>,
+    /// The key that took its place.
+    pub replaced_by: Option<String>,
     /// Who made it.
     pub created_by: String,
     /// When.

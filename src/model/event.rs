@@ -31,6 +31,8 @@ pub enum EventKind {
     ProviderChanged,
     /// An API key was made or revoked. For caches.
     ApiKeyChanged,
+    /// Sessions ended: the one that the subject names, or all of the user that it names. For caches.
+    SessionsEnded,
 }
 
 impl EventKind {
@@ -38,7 +40,7 @@ impl EventKind {
     pub const fn is_public(self) -> bool {
         !matches!(
             self,
-            Self::AppChanged | Self::ProviderChanged | Self::ApiKeyChanged
+            Self::AppChanged | Self::ProviderChanged | Self::ApiKeyChanged | Self::SessionsEnded
         )
     }
 }

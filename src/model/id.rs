@@ -21,6 +21,12 @@ pub enum IdKind {
     RefreshAttempt,
     /// A synchronisation.
     Sync,
+    /// A person who signs in.
+    User,
+    /// A user, signed in somewhere.
+    Session,
+    /// An entry of the audit trail.
+    AuditEvent,
 }
 
 impl IdKind {
@@ -34,6 +40,9 @@ impl IdKind {
             Self::Grant => "grant",
             Self::RefreshAttempt => "ref",
             Self::Sync => "sync",
+            Self::User => "user",
+            Self::Session => "sess",
+            Self::AuditEvent => "aud",
         }
     }
 

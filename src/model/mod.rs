@@ -1,6 +1,7 @@
 //! Pure data: no I/O, no framework. Everyone may use it.
 
 mod app;
+mod audit;
 mod authorization;
 mod caller;
 mod connection;
@@ -11,12 +12,14 @@ mod sealed;
 mod text_enum;
 mod time;
 pub mod token_status;
+mod user;
 
 pub use app::{App, AppState, CustomProvider};
+pub use audit::{ActorKind, AuditEvent, ChainHead, Chained, Checkpoint};
 pub use authorization::{
     Authorization, AuthorizationFailure, AuthorizationMode, AuthorizationState, Visit,
 };
-pub use caller::{ApiKey, Constraints, Role};
+pub use caller::{ApiKey, Constraints, RateLimit, Role};
 pub use connection::{
     Connection, ConnectionDetails, ConnectionState, Grant, GrantState, RefreshAttempt,
     RefreshOutcome, RefreshPolicy, RefreshTrigger, SyncRecord, SyncStatus, Usage,
@@ -26,3 +29,4 @@ pub use id::IdKind;
 pub use provider::{ConnectionKind, Provider};
 pub use sealed::Sealed;
 pub use time::Timestamp;
+pub use user::{Preferences, Session, SignInMethod, User, UserState};

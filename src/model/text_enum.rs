@@ -67,10 +67,26 @@ text_enum!(EventKind {
     AppChanged = "app_changed",
     ProviderChanged = "provider_changed",
     ApiKeyChanged = "api_key_changed",
+    SessionsEnded = "sessions_ended",
 });
 text_enum!(Role {
     Admin = "admin",
     Operator = "operator",
+    Auditor = "auditor",
     Consumer = "consumer",
     Worker = "worker",
+    IssuerUi = "issuer_ui",
+    User = "user",
+});
+text_enum!(UserState { Active = "active", Inactive = "inactive" });
+text_enum!(SignInMethod { Password = "password", Provider = "provider" });
+text_enum!(ActorKind {
+    ApiKey = "api_key",
+    User = "user",
+    Certificate = "certificate",
+    Jwt = "jwt",
+    Browser = "browser",
+    Anonymous = "anonymous",
+    System = "system",
+    CommandLine = "command_line",
 });

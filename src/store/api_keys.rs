@@ -7,7 +7,7 @@ use super::columns::JsonValue;
 use super::pool::{Conn, Tx, on};
 use super::schema::api_keys;
 use super::{Error, unreadable_if_none};
-use crate::model::{ApiKey, Role, Timestamp};
+use crate::model::{ApiKey, RateLimit, Role, Timestamp};
 
 #[derive(Insertable, Queryable, Selectable)]
 #[diesel(table_name = api_keys)]
@@ -20,6 +20,9 @@ struct ApiKeyRow {
     prefix: String,
     role: String,
     grants: JsonValue,
+    rate_limit: Option<i32>,
+    rate_burst: Option<i32>,
+    replaced_by: Option<String>,
     created_by: String,
     created_at: Timestamp,
     expires_at: Option<Timestamp>,
@@ -40,6 +43,8 @@ impl TryFrom<ApiKeyRow> for ApiKey {
             name: row.name,
             hash: row.hash,
             prefix: row.prefix,
+            rate_limit: rate_limit(row.rate_limit, row.rate_burst),
+            replaced_by: row.replaced_by,
             created_by: row.created_by,
             created_at: row.created_at,
             expires_at: row.expires_at,
@@ -47,6 +52,17 @@ impl TryFrom<ApiKeyRow> for ApiKey {
             last_used_at: row.last_used_at,
         })
     }
+}
+
+fn rate_limit(requests_per_second: Option<i32>, burst: Option<i32>) -> Option<RateLimit> {
+    Some(RateLimit {
+        requests_per_second: u32::try_from(requests_per_second?).ok()?,
+        burst: u32::try_from(burst?).ok()?,
+    })
+}
+
+fn column(number: u32) -> i32 {
+    i32::try_from(number).unwrap_or(i32::MAX)
 }
 
 /// Inserts a new key.
@@ -59,6 +75,11 @@ pub async fn insert(tx: &mut Tx, key: &ApiKey) -> Result<(), Error> {
         prefix: key.prefix.clone(),
         role: key.role.as_str().to_owned(),
         grants: JsonValue::of(&key.constraints),
+        rate_limit: key
+            .rate_limit
+            .map(|limit| column(limit.requests_per_second)),
+        rate_burst: key.rate_limit.map(|limit| column(limit.burst)),
+        replaced_by: key.replaced_by.clone(),
         created_by: key.created_by.clone(),
         created_at: key.created_at,
         expires_at: key.expires_at,

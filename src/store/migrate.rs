@@ -36,12 +36,13 @@ macro_rules! migration {
 }
 
 /// In order; a released one is never edited.
-const MIGRATIONS: [Migration; 5] = [
+const MIGRATIONS: [Migration; 6] = [
     migration!("0001_callers"),
     migration!("0002_registry"),
     migration!("0003_connections"),
     migration!("0004_events"),
     migration!("0005_views"),
+    migration!("0006_audit"),
 ];
 
 /// The session lock that one migrator at a time holds for a schema.

@@ -5,7 +5,7 @@
 use diesel::{allow_tables_to_appear_in_same_query, joinable, table};
 
 table! {
-    use diesel::sql_types::{Binary, Nullable, Text};
+    use diesel::sql_types::{Binary, Integer, Nullable, Text};
     use crate::store::columns::{Json, UtcTimestamp};
 
     api_keys (id) {
@@ -16,6 +16,9 @@ table! {
         prefix -> Text,
         role -> Text,
         grants -> Json,
+        rate_limit -> Nullable<Integer>,
+        rate_burst -> Nullable<Integer>,
+        replaced_by -> Nullable<Text>,
         created_by -> Text,
         created_at -> UtcTimestamp,
         expires_at -> Nullable<UtcTimestamp>,
@@ -289,6 +292,140 @@ table! {
 }
 
 table! {
+    use diesel::sql_types::{BigInt, Bool, Nullable, Text};
+    use crate::store::columns::{Json, UtcTimestamp};
+
+    users (id) {
+        id -> Text,
+        tenant -> Text,
+        email -> Text,
+        email_verified -> Bool,
+        display_name -> Text,
+        password_hash -> Nullable<Text>,
+        role -> Text,
+        grants -> Json,
+        owner -> Text,
+        state -> Text,
+        version -> BigInt,
+        created_at -> UtcTimestamp,
+        updated_at -> UtcTimestamp,
+        last_sign_in_at -> Nullable<UtcTimestamp>,
+        password_changed_at -> Nullable<UtcTimestamp>,
+        deleted_at -> Nullable<UtcTimestamp>,
+    }
+}
+
+table! {
+    use diesel::sql_types::{BigInt, Text};
+    use crate::store::columns::{Json, UtcTimestamp};
+
+    user_preferences (user_id) {
+        user_id -> Text,
+        tenant -> Text,
+        preferences -> Json,
+        version -> BigInt,
+        updated_at -> UtcTimestamp,
+    }
+}
+
+table! {
+    use diesel::sql_types::{Binary, Nullable, Text};
+    use crate::store::columns::UtcTimestamp;
+
+    sessions (id) {
+        id -> Text,
+        tenant -> Text,
+        user_id -> Text,
+        method -> Text,
+        token_hash -> Binary,
+        refresh_hash -> Binary,
+        created_at -> UtcTimestamp,
+        issued_at -> UtcTimestamp,
+        last_used_at -> UtcTimestamp,
+        expires_at -> UtcTimestamp,
+        refresh_expires_at -> UtcTimestamp,
+        ip -> Text,
+        user_agent -> Text,
+        revoked_at -> Nullable<UtcTimestamp>,
+        revoke_reason -> Text,
+    }
+}
+
+table! {
+    use diesel::sql_types::{Binary, Text};
+    use crate::store::columns::UtcTimestamp;
+
+    spent_refresh_tokens (hash) {
+        hash -> Binary,
+        session_id -> Text,
+        spent_at -> UtcTimestamp,
+    }
+}
+
+table! {
+    use diesel::sql_types::{Binary, Integer};
+    use crate::store::columns::UtcTimestamp;
+
+    sign_in_failures (subject) {
+        subject -> Binary,
+        failures -> Integer,
+        last_at -> UtcTimestamp,
+        blocked_until -> UtcTimestamp,
+    }
+}
+
+table! {
+    use diesel::sql_types::{BigInt, Binary, Bool, Nullable, Text};
+    use crate::store::columns::{Json, UtcTimestamp};
+
+    audit_events (id) {
+        id -> Text,
+        position -> Nullable<BigInt>,
+        tenant -> Text,
+        occurred_at -> UtcTimestamp,
+        action -> Text,
+        success -> Bool,
+        reason -> Text,
+        actor_kind -> Text,
+        actor_id -> Text,
+        resource_kind -> Text,
+        resource_id -> Text,
+        provider -> Text,
+        trace_id -> Text,
+        details -> Json,
+        ip -> Text,
+        user_agent -> Text,
+        salt -> Nullable<Binary>,
+        personal_hash -> Binary,
+        erased_by -> Nullable<Text>,
+        hash -> Nullable<Binary>,
+    }
+}
+
+table! {
+    use diesel::sql_types::{BigInt, Binary, Integer};
+
+    audit_head (id) {
+        id -> Integer,
+        position -> BigInt,
+        hash -> Binary,
+        trimmed -> BigInt,
+    }
+}
+
+table! {
+    use diesel::sql_types::{BigInt, Binary, Text};
+    use crate::store::columns::UtcTimestamp;
+
+    audit_checkpoints (position) {
+        position -> BigInt,
+        hash -> Binary,
+        created_at -> UtcTimestamp,
+        note -> Text,
+    }
+}
+
+table! {
     use diesel::sql_types::Text;
     use crate::store::columns::UtcTimestamp;
 
@@ -305,6 +442,8 @@ joinable!(connections -> apps (app_id));
 joinable!(grants -> apps (app_id));
 joinable!(connection_usage -> connections (connection_id));
 joinable!(sync_records -> connections (connection_id));
+joinable!(user_preferences -> users (user_id));
+joinable!(sessions -> users (user_id));
 joinable!(authorizations -> apps (app_id));
 joinable!(authorization_visits -> authorizations (authorization_id));
 allow_tables_to_appear_in_same_query!(
@@ -317,4 +456,7 @@ allow_tables_to_appear_in_same_query!(
     refresh_attempts,
     sync_records,
     events,
+    users,
+    user_preferences,
+    sessions,
 );

@@ -112,7 +112,10 @@ fn of_precondition(precondition: Precondition) -> Words {
             message: "Its registration at the provider does not fit. Nothing has changed.",
             advice: SUPPORT,
         },
-        Precondition::AppInUse
+        Precondition::UserInactive
+        | Precondition::ApiKeyEnded
+        | Precondition::NotASignInProvider
+        | Precondition::AppInUse
         | Precondition::ConnectionPending
         | Precondition::ConnectionRevoked
         | Precondition::NotRefreshable

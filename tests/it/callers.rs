@@ -7,7 +7,7 @@ mod serving;
 
 use std::collections::BTreeSet;
 
-use tokenbroker::access::api_key::ApiKeySecret;
+use tokenbroker::access::bearer::{BearerSecret, Prefix};
 use tokenbroker::access::policy::{RULES, Rule, permissions, rule};
 use tokenbroker::model::{Constraints, Role};
 use tonic::{Code, Status};
@@ -35,7 +35,7 @@ fn denied(role: Role, rpc: &str) -> bool {
         Role::Admin => false,
         Role::Operator => PROVIDERS.contains(&rpc) || SECRETS.contains(&rpc),
         Role::Consumer => PROVIDERS.contains(&rpc) || APPS.contains(&rpc),
-        Role::Worker => true,
+        Role::Auditor | Role::Worker | Role::IssuerUi | Role::User => true,
     }
 }
 
@@ -154,7 +154,7 @@ on_both_engines! {
         let (id, revoked) = keys::make(&b, None).await;
         b.running().keys().revoke(&id).await.unwrap();
         let (_, expired) = keys::make(&b, Some(b.clock.now())).await;
-        let unknown = keys::text(&ApiKeySecret::generate());
+        let unknown = keys::text(&BearerSecret::generate(Prefix::ApiKey));
         let end = if good.ends_with('x') { 'y' } else { 'x' };
         let mistyped = format!("{}{end}", &good[..good.len() - 1]);
         let invalid = "CREDENTIALS_INVALID";

@@ -5,7 +5,7 @@ CREATE VIEW oauth_connections AS
 SELECT
     c.id, c.tenant, c.owner, c.provider, c.app_id, c.kind, c.account_id, c.display_name, c.email,
     c.team_id, c.provider_tenant_id, g.scopes, g.expires_at, g.refresh_expires_at,
-    g.last_refreshed_at, u.last_used_at, c.created_at,
+    g.last_refreshed_at, u.last_used_at, c.created_at, p.email AS user_email,
     CASE
         WHEN c.state = 'revoked' OR g.state = 'revoked' THEN 'revoked'
         WHEN c.state = 'pending' THEN 'pending'
@@ -19,4 +19,6 @@ SELECT
     END AS token_status
 FROM connections c
 JOIN grants g ON g.id = c.grant_id
-LEFT JOIN connection_usage u ON u.connection_id = c.id;
+LEFT JOIN connection_usage u ON u.connection_id = c.id
+-- At most one: owners are unique among users who are not deleted.
+LEFT JOIN users p ON p.tenant = c.tenant AND p.owner = c.owner AND p.deleted_at IS NULL;

@@ -259,7 +259,7 @@ impl Watch {
 
     /// Ends the stream when its key has ended since.
     async fn judge_again(&mut self) -> Result<(), Ended> {
-        match self.hub.keys.reauthenticate(&self.principal).await {
+        match self.hub.callers.reauthenticate(&self.principal).await {
             // The database being away is no judgement.
             Ok(()) | Err(Error::Store(_)) => Ok(()),
             Err(error) => self.fail(error).await,

@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 
 use secrecy::ExposeSecret as _;
 use tokenbroker::access::ApiKeys;
-use tokenbroker::access::api_key::ApiKeySecret;
 use tokenbroker::access::api_keys::NewApiKey;
+use tokenbroker::access::bearer::BearerSecret;
 use tokenbroker::bootstrap;
 use tokenbroker::freshness::Freshness;
 use tokenbroker::model::{Constraints, Role, Timestamp};
@@ -22,7 +22,7 @@ const STALENESS: Duration = Duration::from_secs(1);
 const SLACK: Duration = Duration::from_secs(2);
 
 /// The text of a key, which no log may have from here on.
-pub fn text(secret: &ApiKeySecret) -> String {
+pub fn text(secret: &BearerSecret) -> String {
     let text = secret.text().expose_secret().to_owned();
     Secrets::register_as("API key", &text);
     text

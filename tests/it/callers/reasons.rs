@@ -112,7 +112,10 @@ fn every_precondition() -> impl Iterator<Item = Precondition> {
         P::OwnerMismatch => Some(P::AccountMismatch),
         P::AccountMismatch => Some(P::ProviderBuiltin),
         P::ProviderBuiltin => Some(P::ProviderInUse),
-        P::ProviderInUse => None,
+        P::ProviderInUse => Some(P::UserInactive),
+        P::UserInactive => Some(P::ApiKeyEnded),
+        P::ApiKeyEnded => Some(P::NotASignInProvider),
+        P::NotASignInProvider => None,
     })
 }
 

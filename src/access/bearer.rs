@@ -1,6 +1,7 @@
-//! The text form of API keys.
+//! The text form of what callers send as `authorization: Bearer`: API keys, session tokens, and the
+//! refresh tokens of sessions.
 //!
-//! `tbk_`, 43 random characters of base62 (256 bits), 6 characters of base62 that hold the CRC-32
+//! A prefix of four characters, 43 random characters of base62 (256 bits), 6 characters of base62 that hold the CRC-32
 //! of all before them. One word of letters, digits and an underscore, so that a double click
 //! takes the whole of it; a prefix and a checksum, so that secret scanners find it, and a mistyped
 //! key is refused before the database is asked. The form follows GitHub's tokens
@@ -13,8 +14,30 @@ use zeroize::Zeroizing;
 
 use crate::crypto::{digest, random};
 
-/// How every key begins.
-pub const PREFIX: &str = "tbk_";
+/// What sort of secret it is: how it begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Prefix {
+    /// An API key, `tbk_`.
+    ApiKey,
+    /// A session token, `tbs_`.
+    Session,
+    /// The refresh token of a session, `tbr_`.
+    SessionRefresh,
+}
+
+impl Prefix {
+    /// The four characters.
+    pub const fn text(self) -> &'static str {
+        match self {
+            Self::ApiKey => "tbk_",
+            Self::Session => "tbs_",
+            Self::SessionRefresh => "tbr_",
+        }
+    }
+}
+
+/// Length of a prefix in characters.
+const PREFIX_CHARS: usize = 4;
 
 /// Random characters: 43 of base62 hold 256 bits.
 const BODY_CHARS: usize = 43;
@@ -23,44 +46,44 @@ const BODY_CHARS: usize = 43;
 const CHECKSUM_CHARS: usize = 6;
 
 /// Length of a key in characters.
-pub const KEY_CHARS: usize = PREFIX.len() + BODY_CHARS + CHECKSUM_CHARS;
+pub const KEY_CHARS: usize = PREFIX_CHARS + BODY_CHARS + CHECKSUM_CHARS;
 
 /// Characters shown in listings to tell keys apart: the prefix and 8 of the 43.
 const DISPLAY_CHARS: usize = 12;
 
 const ALPHABET: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
 
-/// An API key in plaintext, well formed. Only its hash is ever stored.
-pub struct ApiKeySecret(SecretString);
+/// Such a secret in plaintext, well formed. Only its hash is ever stored.
+pub struct BearerSecret(SecretString);
 
-/// Why a text is no API key. It says nothing about the text itself.
+/// Why a text is no such secret. It says nothing about the text itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Malformed {
-    /// It does not begin with `tbk_`.
-    #[error("an API key begins with \"tbk_\"")]
+    /// It begins otherwise.
+    #[error("it does not begin as it should")]
     Prefix,
     /// It is cut short, or something follows.
-    #[error("an API key is {KEY_CHARS} characters long")]
+    #[error("it is not {KEY_CHARS} characters long")]
     Length,
     /// A character that keys do not have.
-    #[error("an API key consists of ASCII letters and digits after its prefix")]
+    #[error("it has other characters than ASCII letters and digits after its prefix")]
     Alphabet,
     /// The last characters do not fit those before.
-    #[error("the API key's checksum does not fit: it was mistyped or altered")]
+    #[error("its checksum does not fit: it was mistyped or altered")]
     Checksum,
 }
 
-impl ApiKeySecret {
-    /// A new random key.
-    pub fn generate() -> Self {
+impl BearerSecret {
+    /// A new random secret.
+    pub fn generate(prefix: Prefix) -> Self {
         let mut text = Zeroizing::new(String::with_capacity(KEY_CHARS));
-        text.push_str(PREFIX);
-        while text.len() < PREFIX.len() + BODY_CHARS {
+        text.push_str(prefix.text());
+        while text.len() < PREFIX_CHARS + BODY_CHARS {
             let draw = Zeroizing::new(random::random_bytes::<64>());
             // A byte has four times 62 values and 8 to spare, which would favour the first 8
             // characters: they are drawn again.
             let fair = draw.iter().filter(|byte| **byte < 4 * 62);
-            let room = PREFIX.len() + BODY_CHARS - text.len();
+            let room = PREFIX_CHARS + BODY_CHARS - text.len();
             text.extend(fair.take(room).map(|byte| letter(u32::from(*byte))));
         }
         let checksum = checksum(&text);
@@ -68,13 +91,13 @@ impl ApiKeySecret {
         Self(SecretString::from(text.as_str()))
     }
 
-    /// Takes `text` for a key when it has a key's form: prefix, length, alphabet, checksum. That
+    /// Takes `text` for such a secret when it has the form: prefix, length, alphabet, checksum. That
     /// tells typing errors from keys, not genuine keys from forged ones.
     ///
     /// # Errors
     /// The first thing that is wrong with it.
-    pub fn parse(text: &str) -> Result<Self, Malformed> {
-        let after = text.strip_prefix(PREFIX).ok_or(Malformed::Prefix)?;
+    pub fn parse(prefix: Prefix, text: &str) -> Result<Self, Malformed> {
+        let after = text.strip_prefix(prefix.text()).ok_or(Malformed::Prefix)?;
         if text.len() != KEY_CHARS {
             return Err(Malformed::Length);
         }
@@ -99,7 +122,7 @@ impl ApiKeySecret {
     /// The first 12 characters, which listings show. The 209 bits after them stay secret.
     pub fn display_prefix(&self) -> &str {
         let text = self.0.expose_secret();
-        text.get(..DISPLAY_CHARS).unwrap_or(PREFIX)
+        text.get(..DISPLAY_CHARS).unwrap_or_default()
     }
 
     /// The whole key, to be shown once to whoever made it.
@@ -109,9 +132,9 @@ impl ApiKeySecret {
 }
 
 /// Shows the part that listings show.
-impl fmt::Debug for ApiKeySecret {
+impl fmt::Debug for BearerSecret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "ApiKeySecret({}…)", self.display_prefix())
+        write!(f, "BearerSecret({}…)", self.display_prefix())
     }
 }
 
@@ -137,19 +160,19 @@ mod tests {
     use super::*;
 
     fn reject(text: &str) -> Malformed {
-        ApiKeySecret::parse(text).unwrap_err()
+        BearerSecret::parse(Prefix::ApiKey, text).unwrap_err()
     }
 
     #[test]
     fn a_generated_key_parses() {
-        let key = ApiKeySecret::generate();
+        let key = BearerSecret::generate(Prefix::ApiKey);
         let text = key.text().expose_secret();
         assert_eq!(text.len(), 53);
-        let parsed = ApiKeySecret::parse(text).unwrap();
+        let parsed = BearerSecret::parse(Prefix::ApiKey, text).unwrap();
         assert_eq!(parsed.hash(), key.hash());
         assert_eq!(parsed.display_prefix(), &text[..12]);
         assert!(!format!("{key:?}").contains(&text[12..]));
-        assert_ne!(ApiKeySecret::generate().hash(), key.hash());
+        assert_ne!(BearerSecret::generate(Prefix::ApiKey).hash(), key.hash());
     }
 
     /// Keys are kept by their owners for years: the form must not drift.
@@ -158,14 +181,14 @@ mod tests {
         let body = "tbk_0000000000000000000000000000000000000000000";
         let text: String = body.chars().chain(checksum(body)).collect();
         insta::assert_snapshot!(text, @"tbk_00000000000000000000000000000000000000000002GtKfd");
-        ApiKeySecret::parse(&text).unwrap();
+        BearerSecret::parse(Prefix::ApiKey, &text).unwrap();
     }
 
     #[test]
     fn every_altered_character_is_noticed() {
-        let key = ApiKeySecret::generate();
+        let key = BearerSecret::generate(Prefix::ApiKey);
         let text = key.text().expose_secret();
-        for position in PREFIX.len()..text.len() {
+        for position in PREFIX_CHARS..text.len() {
             let mut bytes = text.as_bytes().to_vec();
             bytes[position] = if bytes[position] == b'a' { b'b' } else { b'a' };
             let altered = String::from_utf8(bytes).unwrap();
@@ -175,7 +198,7 @@ mod tests {
 
     #[test]
     fn other_texts_are_named_for_what_they_lack() {
-        let key = ApiKeySecret::generate();
+        let key = BearerSecret::generate(Prefix::ApiKey);
         let text = key.text().expose_secret();
         assert_eq!(reject(""), Malformed::Prefix);
         assert_eq!(reject(&text.replace("tbk_", "ghp_")), Malformed::Prefix);
@@ -188,7 +211,12 @@ mod tests {
     #[test]
     fn every_letter_of_the_alphabet_is_drawn() {
         let drawn: String = (0..200)
-            .map(|_| ApiKeySecret::generate().text().expose_secret()[4..47].to_owned())
+            .map(|_| {
+                BearerSecret::generate(Prefix::ApiKey)
+                    .text()
+                    .expose_secret()[4..47]
+                    .to_owned()
+            })
             .collect();
         for letter in ALPHABET {
             assert!(drawn.contains(char::from(*letter)));

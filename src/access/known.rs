@@ -1,4 +1,4 @@
-//! Keys seen lately, by their hash: what every call asks before the database. A general cache
+//! Callers seen lately, by the hash of what they sent: what every call asks before the database. A general cache
 //! reads the clock and keeps a log of reads to choose what to drop; that costs more than the
 //! look-up, and there are few keys.
 
@@ -18,8 +18,10 @@ const SHARDS: usize = 16;
 /// How many keys a part holds; when one more comes, it begins anew with that one.
 const SHARD_CAPACITY: usize = 1_000;
 
-/// A key, and when it was used.
+/// A key or a session, and when it was used.
 pub(super) struct Known {
+    /// The key's or the session's id.
+    pub(super) id: String,
     /// Whom it stands for.
     pub(super) principal: Arc<Principal>,
     /// When it was last seen; microseconds.
@@ -29,11 +31,10 @@ pub(super) struct Known {
 }
 
 impl Known {
-    /// The key's id and its last use, unless that was taken before.
+    /// Its id and its last use, unless that was taken before.
     pub(super) fn take_use(&self) -> Option<(String, i64)> {
         let used = self.used.load(Ordering::Relaxed);
-        (self.stored.swap(used, Ordering::Relaxed) != used)
-            .then(|| (self.principal.id.clone(), used))
+        (self.stored.swap(used, Ordering::Relaxed) != used).then(|| (self.id.clone(), used))
     }
 }
 
@@ -85,6 +86,21 @@ impl KnownKeys {
         out
     }
 
+    /// Drops those of whom `ended` says so, and answers them.
+    pub(super) fn remove_where(&self, ended: impl Fn(&Known) -> bool) -> Vec<Arc<Known>> {
+        let mut out = Vec::new();
+        for shard in &self.0 {
+            write(shard).retain(|_, known| {
+                let stays = !ended(known);
+                if !stays {
+                    out.push(Arc::clone(known));
+                }
+                stays
+            });
+        }
+        out
+    }
+
     /// Drops one key.
     pub(super) fn remove(&self, hash: &KeyHash) {
         write(self.shard(hash)).remove(hash);
@@ -120,18 +136,22 @@ fn write(shard: &RwLock<Shard>) -> RwLockWriteGuard<'_, Shard> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::access::limits::Limiter;
+    use crate::access::principal::Credential;
     use crate::model::{Constraints, Role};
 
     fn known(id: usize) -> Known {
         Known {
+            id: format!("key_{id}"),
             principal: Arc::new(Principal {
                 id: format!("key_{id}"),
                 name: String::new(),
                 tenant: "default".to_owned(),
                 role: Role::Admin,
                 constraints: Constraints::default(),
-                key_hash: [0; 32],
+                credential: Credential::ApiKey { hash: [0; 32] },
                 expires_at: None,
+                limiter: Arc::new(Limiter::unlimited()),
             }),
             used: AtomicI64::new(1),
             stored: AtomicI64::new(0),

@@ -1,0 +1,204 @@
+//! The audit trail: an entry is written in the transaction of what it tells of, and chained behind it.
+
+pub mod action;
+pub mod trail;
+
+pub use action::Action;
+pub use trail::Trail;
+
+use std::collections::BTreeMap;
+
+use crate::access::{Caller, Credential, Origin};
+use crate::crypto::{digest, random};
+use crate::error::Error;
+use crate::model::{ActorKind, AuditEvent, IdKind, Timestamp};
+use crate::store::{self, Tx};
+
+/// Frozen: the hashes of all installations begin with it.
+const PERSONAL_TAG: &[u8] = b"tokenbroker.audit.personal.v1";
+
+/// Bytes that a person's address and program are hashed with: without them the few possible values
+/// could be tried out.
+const SALT_BYTES: usize = 16;
+
+/// Longest value of a detail, a reason or an id, in characters; what is longer is cut.
+const VALUE_MAX: usize = 512;
+
+/// Who did it.
+#[derive(Clone, Debug)]
+pub struct Who {
+    kind: ActorKind,
+    id: String,
+    tenant: String,
+    origin: Origin,
+}
+
+impl Who {
+    /// This service by itself: a worker, such as `refresh`.
+    pub fn system(part: &str, tenant: &str) -> Self {
+        Self::new(ActorKind::System, part, tenant, Origin::default())
+    }
+
+    /// Somebody's browser; `id` is the authorisation's.
+    pub fn browser(id: &str, tenant: &str, origin: &Origin) -> Self {
+        Self::new(ActorKind::Browser, id, tenant, origin.clone())
+    }
+
+    /// Nobody known.
+    pub fn anonymous(tenant: &str, origin: &Origin) -> Self {
+        Self::new(ActorKind::Anonymous, "", tenant, origin.clone())
+    }
+
+    /// The command line, with the system's name of who runs it.
+    pub fn command_line(tenant: &str) -> Self {
+        let user = std::env::var("USER").unwrap_or_default();
+        Self::new(ActorKind::CommandLine, &user, tenant, Origin::default())
+    }
+
+    /// A user who just proved who they are.
+    pub fn user(id: &str, tenant: &str, origin: &Origin) -> Self {
+        Self::new(ActorKind::User, id, tenant, origin.clone())
+    }
+
+    fn new(kind: ActorKind, id: &str, tenant: &str, origin: Origin) -> Self {
+        Self {
+            kind,
+            id: clip(id),
+            tenant: tenant.to_owned(),
+            origin,
+        }
+    }
+}
+
+impl From<&Caller> for Who {
+    fn from(caller: &Caller) -> Self {
+        let kind = match caller.credential {
+            Credential::ApiKey { .. } => ActorKind::ApiKey,
+            Credential::Session { .. } => ActorKind::User,
+            Credential::Certificate { .. } => ActorKind::Certificate,
+            Credential::Jwt { .. } => ActorKind::Jwt,
+        };
+        Self::new(kind, &caller.id, &caller.tenant, caller.origin.clone())
+    }
+}
+
+impl From<&Self> for Who {
+    fn from(who: &Self) -> Self {
+        who.clone()
+    }
+}
+
+/// What was done, to be recorded. It came about unless said otherwise.
+#[derive(Clone, Debug)]
+pub struct Entry {
+    who: Who,
+    action: Action,
+    success: bool,
+    reason: String,
+    resource: (String, String),
+    provider: String,
+    details: BTreeMap<String, String>,
+}
+
+impl Entry {
+    /// `who` did this.
+    pub fn new(action: Action, who: impl Into<Who>) -> Self {
+        Self {
+            who: who.into(),
+            action,
+            success: true,
+            reason: String::new(),
+            resource: (String::new(), String::new()),
+            provider: String::new(),
+            details: BTreeMap::new(),
+        }
+    }
+
+    /// On what: its kind, such as `connection`, and its id.
+    #[must_use]
+    pub fn on(mut self, kind: &str, id: &str) -> Self {
+        self.resource = (kind.to_owned(), clip(id));
+        self
+    }
+
+    /// The provider that it concerns.
+    #[must_use]
+    pub fn provider(mut self, provider: &str) -> Self {
+        provider.clone_into(&mut self.provider);
+        self
+    }
+
+    /// Why; machine-readable where it can be.
+    #[must_use]
+    pub fn reason(mut self, reason: &str) -> Self {
+        self.reason = clip(reason);
+        self
+    }
+
+    /// It was tried and did not come about.
+    #[must_use]
+    pub fn failed(mut self, reason: &str) -> Self {
+        self.success = false;
+        self.reason(reason)
+    }
+
+    /// More, by name. Never a secret; a keyed hash of one at most.
+    #[must_use]
+    pub fn detail(mut self, name: &str, value: impl ToString) -> Self {
+        self.details
+            .insert(name.to_owned(), clip(&value.to_string()));
+        self
+    }
+
+    /// The row of it.
+    fn event(&self, now: Timestamp) -> AuditEvent {
+        let Self { who, .. } = self;
+        let ip = who.origin.ip_text();
+        let user_agent = Origin::clean_user_agent(&who.origin.user_agent);
+        let salt = random::random_bytes::<SALT_BYTES>().to_vec();
+        AuditEvent {
+            id: IdKind::AuditEvent.new_id(),
+            tenant: who.tenant.clone(),
+            occurred_at: now,
+            action: self.action.as_str().to_owned(),
+            success: self.success,
+            reason: self.reason.clone(),
+            actor_kind: who.kind,
+            actor_id: who.id.clone(),
+            resource_kind: self.resource.0.clone(),
+            resource_id: self.resource.1.clone(),
+            provider: self.provider.clone(),
+            trace_id: who.origin.trace_id.clone(),
+            details: self.details.clone(),
+            personal_hash: personal_hash(&salt, &ip, &user_agent).to_vec(),
+            salt: Some(salt),
+            ip,
+            user_agent,
+            erased_by: None,
+        }
+    }
+}
+
+/// What the chain holds of a person's address and program.
+fn personal_hash(salt: &[u8], ip: &str, user_agent: &str) -> [u8; 32] {
+    let mut bytes = Vec::from(PERSONAL_TAG);
+    for part in [salt, ip.as_bytes(), user_agent.as_bytes()] {
+        bytes.extend((part.len() as u64).to_be_bytes());
+        bytes.extend(part);
+    }
+    digest::sha256(&bytes)
+}
+
+/// Records what the transaction does. It is written with it or not at all; the id of the entry.
+///
+/// # Errors
+/// The store's.
+pub async fn record(tx: &mut Tx, entry: &Entry, now: Timestamp) -> Result<String, Error> {
+    let event = entry.event(now);
+    store::audit::insert(tx, &event).await?;
+    Ok(event.id)
+}
+
+fn clip(text: &str) -> String {
+    text.chars().take(VALUE_MAX).collect()
+}

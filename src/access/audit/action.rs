@@ -1,0 +1,186 @@
+//! What can be recorded: a closed catalogue. A name, once released, keeps its meaning for ever.
+
+/// What was done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// A user was made.
+    UserCreated,
+    /// A user was changed.
+    UserUpdated,
+    /// A user was switched off.
+    UserDeactivated,
+    /// A user was switched on again.
+    UserReactivated,
+    /// A user was deleted, softly.
+    UserDeleted,
+    /// Retention removed a deleted user.
+    UserPurged,
+    /// A password was set or taken away.
+    UserPasswordSet,
+    /// Preferences were changed.
+    UserPreferencesUpdated,
+    /// A sign-in through a provider was begun.
+    SessionSignInStarted,
+    /// A user signed in, or failed to.
+    SessionCreated,
+    /// A session's tokens were exchanged, or a spent refresh token was seen.
+    SessionRefreshed,
+    /// Sessions were ended.
+    SessionRevoked,
+    /// An API key was made.
+    ApiKeyCreated,
+    /// An API key was given a successor.
+    ApiKeyRotated,
+    /// An API key was revoked.
+    ApiKeyRevoked,
+    /// Credentials were refused; counted by minute.
+    CallerRefused,
+    /// A known caller lacked a permission; counted by minute.
+    CallerDenied,
+    /// An authorisation was begun.
+    AuthorizationStarted,
+    /// A browser came back from a provider, or with an error.
+    AuthorizationCompleted,
+    /// An owner confirmed, or failed to.
+    AuthorizationConfirmed,
+    /// A connection was made.
+    ConnectionCreated,
+    /// A connection got new tokens by a new consent.
+    ConnectionReconnected,
+    /// Tokens obtained elsewhere were imported.
+    ConnectionImported,
+    /// A connection's settings were changed.
+    ConnectionUpdated,
+    /// A connection was revoked.
+    ConnectionRevoked,
+    /// A connection was deleted.
+    ConnectionDeleted,
+    /// A synchronisation was recorded.
+    ConnectionSynced,
+    /// Access tokens were handed out; counted by caller, connection and minute unless configured otherwise.
+    TokenRead,
+    /// An access token was refreshed, or could not be.
+    TokenRefreshed,
+    /// A caller reported that a provider rejected a token.
+    TokenRejected,
+    /// An app was registered.
+    AppCreated,
+    /// An app was changed.
+    AppUpdated,
+    /// An app was deleted.
+    AppDeleted,
+    /// An app got a new client secret.
+    AppSecretRotated,
+    /// A provider was added.
+    ProviderCreated,
+    /// A provider was changed.
+    ProviderUpdated,
+    /// A provider was deleted.
+    ProviderDeleted,
+    /// A person's data was exported.
+    PersonExported,
+    /// A person's data was erased.
+    PersonErased,
+    /// The trail was listed or watched.
+    AuditRead,
+    /// The trail was verified.
+    AuditVerified,
+    /// Retention removed the oldest part of the trail.
+    AuditTrimmed,
+}
+
+impl Action {
+    /// Every action.
+    pub const ALL: [Self; 42] = [
+        Self::UserCreated,
+        Self::UserUpdated,
+        Self::UserDeactivated,
+        Self::UserReactivated,
+        Self::UserDeleted,
+        Self::UserPurged,
+        Self::UserPasswordSet,
+        Self::UserPreferencesUpdated,
+        Self::SessionSignInStarted,
+        Self::SessionCreated,
+        Self::SessionRefreshed,
+        Self::SessionRevoked,
+        Self::ApiKeyCreated,
+        Self::ApiKeyRotated,
+        Self::ApiKeyRevoked,
+        Self::CallerRefused,
+        Self::CallerDenied,
+        Self::AuthorizationStarted,
+        Self::AuthorizationCompleted,
+        Self::AuthorizationConfirmed,
+        Self::ConnectionCreated,
+        Self::ConnectionReconnected,
+        Self::ConnectionImported,
+        Self::ConnectionUpdated,
+        Self::ConnectionRevoked,
+        Self::ConnectionDeleted,
+        Self::ConnectionSynced,
+        Self::TokenRead,
+        Self::TokenRefreshed,
+        Self::TokenRejected,
+        Self::AppCreated,
+        Self::AppUpdated,
+        Self::AppDeleted,
+        Self::AppSecretRotated,
+        Self::ProviderCreated,
+        Self::ProviderUpdated,
+        Self::ProviderDeleted,
+        Self::PersonExported,
+        Self::PersonErased,
+        Self::AuditRead,
+        Self::AuditVerified,
+        Self::AuditTrimmed,
+    ];
+
+    /// Its name in the trail.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::UserCreated => "user.created",
+            Self::UserUpdated => "user.updated",
+            Self::UserDeactivated => "user.deactivated",
+            Self::UserReactivated => "user.reactivated",
+            Self::UserDeleted => "user.deleted",
+            Self::UserPurged => "user.purged",
+            Self::UserPasswordSet => "user.password_set",
+            Self::UserPreferencesUpdated => "user.preferences_updated",
+            Self::SessionSignInStarted => "session.sign_in_started",
+            Self::SessionCreated => "session.created",
+            Self::SessionRefreshed => "session.refreshed",
+            Self::SessionRevoked => "session.revoked",
+            Self::ApiKeyCreated => "api_key.created",
+            Self::ApiKeyRotated => "api_key.rotated",
+            Self::ApiKeyRevoked => "api_key.revoked",
+            Self::CallerRefused => "caller.refused",
+            Self::CallerDenied => "caller.denied",
+            Self::AuthorizationStarted => "authorization.started",
+            Self::AuthorizationCompleted => "authorization.completed",
+            Self::AuthorizationConfirmed => "authorization.confirmed",
+            Self::ConnectionCreated => "connection.created",
+            Self::ConnectionReconnected => "connection.reconnected",
+            Self::ConnectionImported => "connection.imported",
+            Self::ConnectionUpdated => "connection.updated",
+            Self::ConnectionRevoked => "connection.revoked",
+            Self::ConnectionDeleted => "connection.deleted",
+            Self::ConnectionSynced => "connection.synced",
+            Self::TokenRead => "token.read",
+            Self::TokenRefreshed => "token.refreshed",
+            Self::TokenRejected => "token.rejected",
+            Self::AppCreated => "app.created",
+            Self::AppUpdated => "app.updated",
+            Self::AppDeleted => "app.deleted",
+            Self::AppSecretRotated => "app.secret_rotated",
+            Self::ProviderCreated => "provider.created",
+            Self::ProviderUpdated => "provider.updated",
+            Self::ProviderDeleted => "provider.deleted",
+            Self::PersonExported => "person.exported",
+            Self::PersonErased => "person.erased",
+            Self::AuditRead => "audit.read",
+            Self::AuditVerified => "audit.verified",
+            Self::AuditTrimmed => "audit.trimmed",
+        }
+    }
+}
