@@ -3,18 +3,20 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-use crate::access::audit::Trail;
+use crate::access::audit::{Reads, Refusals, Trail};
 use crate::access::certificates::Certificates;
 use crate::access::jwt::Jwts;
-use crate::access::{ApiKeys, Callers, Persons, Sessions, Users};
+use crate::access::limits::{Addresses, Limits};
+use crate::access::throttle::Throttle;
+use crate::access::{ApiKeys, Callers, Sessions, Users, sessions};
 use crate::bootstrap::{self, FirstKey, StartError};
 use crate::broker::events::Listener;
 use crate::broker::journal::Journal;
 use crate::broker::{
-    Authorizations, Connections, Hub, Refresher, Schedule, Syncs, TokenCache, Tokens, Vault,
+    Authorizations, Connections, Hub, Persons, Refresher, Schedule, Syncs, TokenCache, Tokens, Vault,
     refresh,
 };
 use crate::clock::Clock;
@@ -23,16 +25,17 @@ use crate::freshness::Freshness;
 use crate::grpc::administration;
 use crate::grpc::client_registry::ClientRegistryService;
 use crate::grpc::gate::Gate;
+use crate::grpc::streams::Streams;
 use crate::grpc::token_broker::Context;
 use crate::maintenance::Retention;
 use crate::oauth::{Http, HttpConfig};
 use crate::registry::Registry;
-use crate::server::{self, Listening, Services};
+use crate::server::{self, Listening, Services, Tls};
 use crate::store::{Engine, Store};
 use crate::tasks::Tasks;
 use crate::telemetry::Metrics;
 use crate::web;
-use crate::workers::{self, Workers};
+use crate::workers::{self, Tallies, Workers};
 
 /// A server that runs.
 pub struct Running {
@@ -41,7 +44,10 @@ pub struct Running {
     store: Store,
     cache: Arc<TokenCache>,
     keys: Arc<ApiKeys>,
+    users: Arc<Users>,
     callers: Arc<Callers>,
+    tallies: Tallies,
+    trail: Arc<Trail>,
     first_key: Option<FirstKey>,
     tasks: Tasks,
     /// Ends streams.
@@ -72,6 +78,7 @@ pub async fn serve(
 /// [`StartError`], before anything is served.
 pub async fn start(config: Config, clock: Clock) -> Result<Running, StartError> {
     let config = Arc::new(config);
+    let tls = tls(&config, &clock)?;
     let lock = bootstrap::Lock::acquire(&config.database)?;
     // Before the database is opened, which makes its file: a new key beside old data is refused.
     let keyring = bootstrap::keyring(&config)?;
@@ -86,26 +93,31 @@ pub async fn start(config: Config, clock: Clock) -> Result<Running, StartError> 
     let ending = CancellationToken::new();
     let metrics = Arc::new(Metrics::new());
     let freshness = Arc::new(Freshness::new(config.cache.max_staleness));
-    let keys = Arc::new(ApiKeys::new(
-        store.clone(),
-        clock.clone(),
-        Arc::clone(&freshness),
-    ));
-    let sessions = Arc::new(Sessions::default());
+    let limits = Arc::new(Limits::new(&config.limits, clock.clone()));
+    let streams = Streams::new(config.grpc.max_streams_watching, Arc::clone(&metrics));
+    let keys = ApiKeys::new(store.clone(), clock.clone(), Arc::clone(&freshness));
+    let keys = Arc::new(keys.serving(keyring.clone(), Arc::clone(&limits)));
+    let sessions = Arc::new(Sessions::new(sessions::Parts {
+        store: store.clone(),
+        keyring: keyring.clone(),
+        clock: clock.clone(),
+        freshness: Arc::clone(&freshness),
+        limits: Arc::clone(&limits),
+        throttle: Throttle::new(store.clone(), config.passwords.clone()),
+        config: config.sessions.clone(),
+        poke: Arc::clone(&poke),
+    }));
     let callers = Arc::new(Callers::new(
         Arc::clone(&keys),
         Arc::clone(&sessions),
-        Certificates::default(),
-        Jwts::default(),
+        Certificates::new(
+            &config.access.certificates,
+            Arc::clone(&limits),
+            clock.clone(),
+        ),
+        Jwts::new(&config.access.jwt, clock.clone(), Arc::clone(&limits))?,
     ));
-    let http = Http::new(HttpConfig {
-        timeout: config.refresh.http_timeout,
-        connect_timeout: config.providers.connect_timeout,
-        allow_private_networks: config.providers.allow_private_networks,
-        allowed_networks: config.providers.allowed_networks.clone(),
-    })
-    .map_err(|error| StartError::Other(error.into()))?
-    .with_clock(clock.clone());
+    let http = http(&config, &clock)?;
     let registry = Arc::new(Registry::new(
         store.clone(),
         keyring.clone(),
@@ -133,6 +145,16 @@ pub async fn start(config: Config, clock: Clock) -> Result<Running, StartError> 
         poke: Arc::clone(&poke),
         metrics: Arc::clone(&metrics),
     }));
+    let mode = config.audit.token_reads;
+    let tallies = Tallies {
+        reads: Arc::new(Reads::new(store.clone(), clock.clone(), mode)),
+        refusals: Arc::new(Refusals::new(
+            store.clone(),
+            clock.clone(),
+            keyring.clone(),
+        )),
+        clock: clock.clone(),
+    };
     let tokens = Arc::new(Tokens::new(
         store.clone(),
         clock.clone(),
@@ -140,6 +162,7 @@ pub async fn start(config: Config, clock: Clock) -> Result<Running, StartError> 
         Arc::clone(&registry),
         Arc::clone(&refresher),
         Arc::clone(&cache),
+        Arc::clone(&tallies.reads),
         Arc::clone(&metrics),
         config.refresh.rejected_report_interval,
     ));
@@ -162,9 +185,25 @@ pub async fn start(config: Config, clock: Clock) -> Result<Running, StartError> 
         Arc::clone(&cache),
         Arc::clone(&poke),
     ));
-    let users = Arc::new(Users::new(store.clone(), keyring.clone(), clock.clone()));
-    let trail = Arc::new(Trail::new(store.clone(), keyring.clone(), clock.clone()));
-    let persons = Arc::new(Persons::new(store.clone(), clock.clone()));
+    let users = Arc::new(Users::new(
+        store.clone(),
+        keyring.clone(),
+        clock.clone(),
+        &config.passwords,
+        Arc::clone(&poke),
+    )?);
+    let trail = Arc::new(Trail::new(
+        store.clone(),
+        keyring.clone(),
+        clock.clone(),
+        &config,
+        stopping.clone(),
+    ));
+    let persons = Arc::new(Persons::new(
+        store.clone(),
+        clock.clone(),
+        Arc::clone(&connections),
+    ));
     let syncs = Arc::new(Syncs::new(store.clone(), keyring, clock.clone()));
     let heard = Arc::clone(&cache);
     let forget: Listener = Box::new(move |event| heard.hear(event));
@@ -190,6 +229,7 @@ pub async fn start(config: Config, clock: Clock) -> Result<Running, StartError> 
         clock.clone(),
         config.retention.clone(),
         config.events.retention,
+        Arc::clone(&trail),
     ));
     let schedule = Arc::new(Schedule::new(
         store.clone(),
@@ -208,6 +248,8 @@ pub async fn start(config: Config, clock: Clock) -> Result<Running, StartError> 
         retention,
         cache: Arc::clone(&cache),
         callers: Arc::clone(&callers),
+        tallies: tallies.clone(),
+        trail: Arc::clone(&trail),
         metrics: Arc::clone(&metrics),
         tasks: tasks.clone(),
     }
@@ -217,17 +259,19 @@ pub async fn start(config: Config, clock: Clock) -> Result<Running, StartError> 
             Arc::clone(&authorizations),
             tasks.clone(),
             &config.web.public_url,
+            Arc::clone(&tallies.refusals),
+            &config.web.trusted_proxies,
         ),
         client_registry: ClientRegistryService::new(Arc::clone(&registry), tasks.clone()),
         administration: administration::Context {
             callers: Arc::clone(&callers),
             keys: Arc::clone(&keys),
-            users,
+            users: Arc::clone(&users),
             sessions,
-            trail,
+            trail: Arc::clone(&trail),
             persons,
             authorizations: Arc::clone(&authorizations),
-            connections: Arc::clone(&connections),
+            streams: streams.clone(),
             clock: clock.clone(),
             tasks: tasks.clone(),
         },
@@ -236,6 +280,11 @@ pub async fn start(config: Config, clock: Clock) -> Result<Running, StartError> 
             metrics,
             tasks.clone(),
             config.grpc.request_timeout,
+            Addresses::new(
+                config.limits.failed_authentications_per_address,
+                clock.clone(),
+            ),
+            Arc::clone(&tallies.refusals),
         ),
         token_broker: Context {
             authorizations,
@@ -243,13 +292,13 @@ pub async fn start(config: Config, clock: Clock) -> Result<Running, StartError> 
             syncs,
             tokens,
             hub,
-            streams: Arc::new(Semaphore::new(config.grpc.max_streams_watching)),
+            streams,
             registry,
             clock,
             tasks: tasks.clone(),
         },
     };
-    let listening = server::serve(grpc_listener, web_listener, services, &config.grpc)?;
+    let listening = server::serve(grpc_listener, web_listener, services, &config.grpc, tls)?;
     listening.ready().await;
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
@@ -267,13 +316,77 @@ pub async fn start(config: Config, clock: Clock) -> Result<Running, StartError> 
         store,
         cache,
         keys,
+        users,
         callers,
+        tallies,
+        trail,
         first_key,
         tasks,
         stopping,
         ending,
         _lock: lock,
     })
+}
+
+/// Checks what is needed before anything is made and what the configuration alone does not show:
+/// whether the files of `grpc.tls` hold what they should.
+///
+/// # Errors
+/// [`StartError::Config`].
+pub fn check(config: &Config) -> Result<(), StartError> {
+    tls(config, &Clock::system()).map(drop)
+}
+
+fn tls(config: &Config, clock: &Clock) -> Result<Option<Tls>, StartError> {
+    let files = config.grpc.tls.as_ref();
+    let tls = files.map(|files| Tls::load(files, clock.clone()));
+    Ok(tls.transpose()?)
+}
+
+/// How providers are reached.
+fn http(config: &Config, clock: &Clock) -> Result<Http, StartError> {
+    let http = Http::new(HttpConfig {
+        timeout: config.refresh.http_timeout,
+        connect_timeout: config.providers.connect_timeout,
+        allow_private_networks: config.providers.allow_private_networks,
+        allowed_networks: config.providers.allowed_networks.clone(),
+    });
+    let http = http.map_err(|error| StartError::Other(error.into()))?;
+    Ok(http.with_clock(clock.clone()))
+}
+
+/// What is held about persons, for the command line: connections end as they do in the service, which
+/// hears of it where it runs beside.
+///
+/// # Errors
+/// [`StartError`] when the keys can't be read.
+pub fn persons(config: &Config, store: &Store, clock: &Clock) -> Result<Persons, StartError> {
+    let keyring = bootstrap::keyring(config)?;
+    let http = http(config, clock)?;
+    let poke = Arc::new(Notify::new());
+    let freshness = Arc::new(Freshness::new(config.cache.max_staleness));
+    let registry = Arc::new(Registry::new(
+        store.clone(),
+        keyring.clone(),
+        clock.clone(),
+        http.clone(),
+        config.web.public_url.clone(),
+        Arc::clone(&poke),
+    ));
+    let connections = Connections::new(
+        store.clone(),
+        Vault::new(keyring, config.refresh.clone()),
+        clock.clone(),
+        http,
+        registry,
+        Arc::new(TokenCache::new(1, freshness)),
+        poke,
+    );
+    Ok(Persons::new(
+        store.clone(),
+        clock.clone(),
+        Arc::new(connections),
+    ))
 }
 
 impl Running {
@@ -290,6 +403,11 @@ impl Running {
     /// The keys, for tests that make their own.
     pub fn keys(&self) -> &Arc<ApiKeys> {
         &self.keys
+    }
+
+    /// The users, for tests that count hashes.
+    pub fn users(&self) -> &Arc<Users> {
+        &self.users
     }
 
     /// The first key, if this start made it.
@@ -311,7 +429,14 @@ impl Running {
         {
             tracing::warn!("some work did not end within grpc.drain_timeout; the journal has it");
         }
+        if let Err(error) = self.tallies.flush(&self.cache, true).await {
+            crate::error::log(&error);
+        }
         if let Err(error) = workers::flush(&self.store, &self.cache, &self.callers).await {
+            crate::error::log(&error);
+        }
+        // Last: it covers whatever was written until here.
+        if let Err(error) = self.trail.checkpoint(true).await {
             crate::error::log(&error);
         }
         tracing::info!("stopped");

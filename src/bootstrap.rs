@@ -16,6 +16,7 @@ use zeroize::Zeroizing;
 
 use crate::access::ApiKeys;
 use crate::access::api_keys::NewApiKey;
+use crate::access::audit::Who;
 use crate::access::bearer::BearerSecret;
 use crate::config::{Config, Database, Engine, Faults, TlsMode};
 use crate::crypto::{self, Keyring, keyfile, private_file};
@@ -364,10 +365,12 @@ pub async fn first_api_key(
         name: "first".to_owned(),
         role: Role::Admin,
         constraints: Constraints::default(),
+        rate_limit: None,
         created_by: "serve".to_owned(),
         expires_at: None,
     };
-    let (key, secret) = keys.create(new).await?;
+    let who = Who::system("serve", DEFAULT_TENANT);
+    let (key, secret) = keys.create_as(&who, new).await?;
     let stdout = io::stdout();
     if stdout.is_terminal() && stdout.lock().write_all(framed(&secret).as_bytes()).is_ok() {
         return Ok(Some(FirstKey {

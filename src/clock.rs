@@ -1,9 +1,9 @@
 //! The one source of the time of day. Leases alone do not use it: they are judged by the
 //! database's clock, since several replicas compare them.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::sync::{Arc, LazyLock};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crate::model::Timestamp;
 
@@ -33,6 +33,19 @@ impl Clock {
         match &self.0 {
             Source::System => system_now(),
             Source::Manual(micros) => Timestamp::from_micros(micros.load(Ordering::SeqCst)),
+        }
+    }
+
+    /// How long ago some fixed moment was. It never goes back, as the time of day may when somebody
+    /// sets it: for what must not stand still then.
+    pub fn elapsed(&self) -> Duration {
+        static ORIGIN: LazyLock<Instant> = LazyLock::new(Instant::now);
+        match &self.0 {
+            Source::System => ORIGIN.elapsed(),
+            Source::Manual(micros) => {
+                let micros = micros.load(Ordering::SeqCst);
+                Duration::from_micros(u64::try_from(micros).unwrap_or_default())
+            }
         }
     }
 

@@ -246,6 +246,16 @@ pub enum Error {
         /// How long to wait.
         retry_after: Duration,
     },
+    /// Call less often: a limit of the caller's own.
+    #[error("{message}")]
+    RateLimited {
+        /// Which limit, as the configuration calls it.
+        limit: &'static str,
+        /// What it allows, for a person.
+        message: String,
+        /// How long to wait.
+        retry_after: Duration,
+    },
     /// Begin anew: that part of history is gone.
     #[error("{0}")]
     OutOfRange(String),

@@ -1,13 +1,19 @@
 //! The listeners: gRPC and the browser's, health, and the way down.
 
+mod incoming;
+mod peer;
+mod tls;
+
+pub use tls::Tls;
+
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::serve::ListenerExt as _;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Server;
-use tonic::transport::server::TcpIncoming;
 use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
 
@@ -59,7 +65,8 @@ pub async fn bind(address: SocketAddr) -> Result<TcpListener, StartError> {
     TcpListener::bind(address).await.map_err(failed)
 }
 
-/// Serves on listeners that are bound already, so that a taken port is an error at the start.
+/// Serves on listeners that are bound already, so that a taken port is an error at the start. With
+/// `tls` gRPC is encrypted.
 ///
 /// # Errors
 /// [`StartError::Other`] when a listener has no address or reflection can't be built.
@@ -68,6 +75,7 @@ pub fn serve(
     web: TcpListener,
     services: Services,
     config: &config::Grpc,
+    tls: Option<Tls>,
 ) -> Result<Listening, StartError> {
     let grpc_address = grpc
         .local_addr()
@@ -102,9 +110,13 @@ pub fn serve(
         .add_service(
             AdministrationServer::new(services.administration).max_decoding_message_size(most),
         );
+    let tls = tls.map(Arc::new);
+    if let Some(tls) = tls.clone() {
+        tokio::spawn(tls.watch(stop.clone()));
+    }
+    let incoming = incoming::incoming(grpc, tls, config.max_connections, stop.clone());
     let stopped = stop.clone();
     let grpc_task = tokio::spawn(async move {
-        let incoming = TcpIncoming::from(grpc).with_nodelay(Some(true));
         if let Err(error) = router
             .serve_with_incoming_shutdown(incoming, stopped.cancelled_owned())
             .await
@@ -117,7 +129,9 @@ pub fn serve(
         // Answers are small: waiting to fill a packet only delays them.
         let _ = stream.set_nodelay(true);
     });
-    let pages = services.web;
+    let pages = services
+        .web
+        .into_make_service_with_connect_info::<SocketAddr>();
     let web_task = tokio::spawn(async move {
         let serving = axum::serve(web, pages).with_graceful_shutdown(stopped.cancelled_owned());
         if let Err(error) = serving.await {

@@ -8,7 +8,9 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use crate::access::Callers;
+use crate::access::audit::{Reads, Refusals, Trail};
 use crate::broker::{Authorizations, Schedule, TokenCache};
+use crate::clock::Clock;
 use crate::config::Config;
 use crate::error::Error;
 use crate::maintenance::Retention;
@@ -20,6 +22,9 @@ use crate::telemetry::Metrics;
 const FLUSH_INTERVAL: Duration = Duration::from_secs(5);
 /// How often the journal is looked through for entries whose commit failed for long.
 const RECOVER_INTERVAL: Duration = Duration::from_secs(30);
+
+/// How soon an audit event has its place in the chain.
+const CHAIN_INTERVAL: Duration = Duration::from_millis(500);
 
 /// What the loops work on.
 pub struct Workers {
@@ -37,6 +42,10 @@ pub struct Workers {
     pub cache: Arc<TokenCache>,
     /// Callers seen in memory.
     pub callers: Arc<Callers>,
+    /// What the audit trail counts in memory.
+    pub tallies: Tallies,
+    /// The audit trail, which is chained and signed.
+    pub trail: Arc<Trail>,
     /// Counts.
     pub metrics: Arc<Metrics>,
     /// Where the loops run.
@@ -54,9 +63,20 @@ impl Workers {
             retention,
             cache,
             callers,
+            tallies,
+            trail,
             metrics,
             tasks,
         } = self;
+        let growing = Arc::clone(&trail);
+        every(&tasks, stop, CHAIN_INTERVAL, move || {
+            let trail = Arc::clone(&growing);
+            async move { trail.chain().await.map(drop) }
+        });
+        every(&tasks, stop, config.audit.checkpoint_interval, move || {
+            let trail = Arc::clone(&trail);
+            async move { trail.checkpoint(false).await.map(drop) }
+        });
         let slots = Arc::new(Semaphore::new(config.refresh.concurrency));
         let refreshing = tasks.clone();
         let due = Arc::clone(&schedule);
@@ -89,10 +109,11 @@ impl Workers {
         every(&tasks, stop, FLUSH_INTERVAL, move || {
             let (store, cache) = (store.clone(), Arc::clone(&cache));
             let callers = Arc::clone(&callers);
-            let metrics = Arc::clone(&metrics);
+            let (tallies, metrics) = (tallies.clone(), Arc::clone(&metrics));
             async move {
                 metrics.cache_holds(cache.len());
-                flush(&store, &cache, &callers).await
+                let told = tallies.flush(&cache, false).await;
+                flush(&store, &cache, &callers).await.and(told)
             }
         });
     }
@@ -112,19 +133,43 @@ pub async fn flush(store: &Store, cache: &TokenCache, callers: &Callers) -> Resu
     let taken = cache.take_uses();
     for chunk in taken.chunks(FLUSH_CHUNK) {
         let stored: Result<(), Error> = transact!(store, |tx| {
-            for (tenant, connection_id, usage) in chunk {
-                store::connections::add_usage(&mut tx, tenant, connection_id, usage).await?;
+            for one in chunk {
+                let (tenant, id) = (one.tenant(), one.connection_id());
+                store::connections::add_usage(&mut tx, tenant, id, &one.usage).await?;
             }
             Ok(())
         });
         if let Err(error) = stored {
-            for (tenant, connection_id, usage) in chunk {
-                cache.give_back(tenant, connection_id, usage);
+            for one in chunk {
+                cache.give_back(one);
             }
             return Err(error);
         }
     }
     callers.flush_use().await
+}
+
+/// What the audit trail counts in memory until the minute is over.
+#[derive(Clone)]
+pub struct Tallies {
+    /// Tokens that were handed out.
+    pub reads: Arc<Reads>,
+    /// Callers who were turned away.
+    pub refusals: Arc<Refusals>,
+    /// The time.
+    pub clock: Clock,
+}
+
+impl Tallies {
+    /// Writes down the minutes that are over; with `all`, at an orderly stop, this one too.
+    ///
+    /// # Errors
+    /// The store's; what was not written waits for the next time.
+    pub async fn flush(&self, cache: &TokenCache, all: bool) -> Result<(), Error> {
+        let counted = cache.take_reads(self.clock.now(), all);
+        let reads = self.reads.flush(counted).await;
+        self.refusals.flush(all).await.and(reads)
+    }
 }
 
 /// Connections whose use is stored in one transaction.

@@ -18,6 +18,9 @@ use crate::{Fault, Outcome};
 /// The binary that is measured, built with the same profile as this.
 const BINARY: &str = env!("CARGO_BIN_EXE_tokenbroker");
 
+/// The highest rate that can be configured.
+const MOST: &str = "1000000";
+
 /// How long a server may take to answer first.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -117,6 +120,10 @@ impl Ground {
             ("WEB__PUBLIC_URL", format!("http://127.0.0.1:{web}")),
             ("KEYS__ENTRIES", format!("[\"k1:{}\"]", self.sealing_key)),
             ("PROVIDERS__ALLOW_PRIVATE_NETWORKS", "true".to_owned()),
+            // One caller measures everything: its bucket is charged, and never empty.
+            ("LIMITS__STREAMS_PER_CALLER", "0".to_owned()),
+            ("LIMITS__ROLES__ADMIN__REQUESTS_PER_SECOND", MOST.to_owned()),
+            ("LIMITS__ROLES__ADMIN__BURST", MOST.to_owned()),
         ];
         if let Some(schema) = &self.schema {
             keys.push(("DATABASE__URL", database::postgres_url()?));

@@ -1,4 +1,10 @@
-//! API keys: made, revoked, and recognised from memory.
+//! API keys: made, rotated, revoked, and recognised from memory.
+
+mod issue;
+mod rotation;
+
+pub use issue::{Issued, NewApiKey, is_tenant};
+pub use rotation::{DEFAULT_OVERLAP, MAX_OVERLAP};
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -7,39 +13,26 @@ use std::sync::{Arc, Mutex, PoisonError};
 use super::Principal;
 use super::bearer::{BearerSecret, Prefix};
 use super::known::{KeyHash, Known, KnownKeys};
-use super::limits::Limiter;
+use super::limits::Limits;
 use super::principal::Credential;
 use crate::clock::Clock;
-use crate::error::{Error, Resource, Unknown};
+use crate::crypto::Keyring;
+use crate::error::{Error, Unknown};
 use crate::freshness::{Epochs, Freshness};
-use crate::model::{ApiKey, Constraints, EventKind, IdKind, NewEvent, Role, Timestamp};
-use crate::store::{self, Store, Tx, transact};
+use crate::model::Timestamp;
+use crate::store::{self, Store, transact};
 
 /// Keys whose last use is stored in one transaction.
 const FLUSH_CHUNK: usize = 500;
-
-/// What a new key is to be.
-#[derive(Clone, Debug)]
-pub struct NewApiKey {
-    /// The tenant it acts in.
-    pub tenant: String,
-    /// What it is called.
-    pub name: String,
-    /// What it may do.
-    pub role: Role,
-    /// What narrows that.
-    pub constraints: Constraints,
-    /// Who makes it.
-    pub created_by: String,
-    /// When it ends; none for never.
-    pub expires_at: Option<Timestamp>,
-}
 
 /// The keys of this database.
 pub struct ApiKeys {
     store: Store,
     clock: Clock,
     freshness: Arc<Freshness>,
+    limits: Arc<Limits>,
+    /// Seals answers that may be repeated; none where nobody repeats requests.
+    keyring: Option<Keyring>,
     known: KnownKeys,
     /// Uses that are not stored yet, of keys that memory has dropped; by id.
     left: Mutex<BTreeMap<String, i64>>,
@@ -51,12 +44,22 @@ impl ApiKeys {
     pub fn new(store: Store, clock: Clock, freshness: Arc<Freshness>) -> Self {
         Self {
             store,
+            limits: Arc::new(Limits::none(clock.clone())),
+            keyring: None,
             clock,
             freshness,
             known: KnownKeys::default(),
             left: Mutex::default(),
             epochs: Epochs::default(),
         }
+    }
+
+    /// For a server: callers have limits, and retried requests are answered alike.
+    #[must_use]
+    pub fn serving(mut self, keyring: Keyring, limits: Arc<Limits>) -> Self {
+        self.keyring = Some(keyring);
+        self.limits = limits;
+        self
     }
 
     /// Whom a key stands for, if memory knows: the hot path, without the database.
@@ -114,6 +117,7 @@ impl ApiKeys {
             return Err(Error::Unauthenticated(Unknown::Expired));
         }
         let principal = Arc::new(Principal {
+            limiter: self.limits.of(&key.id, key.role, key.rate_limit),
             id: key.id.clone(),
             name: key.name,
             tenant: key.tenant,
@@ -121,7 +125,6 @@ impl ApiKeys {
             constraints: key.constraints,
             credential: Credential::ApiKey { hash },
             expires_at: key.expires_at,
-            limiter: Arc::new(Limiter::unlimited()),
         });
         let known = Known {
             id: key.id,
@@ -180,69 +183,6 @@ impl ApiKeys {
         }
     }
 
-    /// Makes a key. The secret is in the answer and nowhere else.
-    ///
-    /// # Errors
-    /// [`Error::InvalidArgument`] or the store's.
-    pub async fn create(&self, new: NewApiKey) -> Result<(ApiKey, BearerSecret), Error> {
-        if new.name.is_empty() || new.name.chars().count() > 128 {
-            return Err(Error::invalid("name", "1 to 128 characters are needed"));
-        }
-        if !is_tenant(&new.tenant) {
-            return Err(Error::invalid(
-                "tenant",
-                "1 to 63 lower-case letters, digits and hyphens are needed",
-            ));
-        }
-        let secret = BearerSecret::generate(Prefix::ApiKey);
-        let key = ApiKey {
-            id: IdKind::ApiKey.new_id(),
-            tenant: new.tenant,
-            name: new.name,
-            hash: secret.hash().to_vec(),
-            prefix: secret.display_prefix().to_owned(),
-            role: new.role,
-            constraints: new.constraints,
-            rate_limit: None,
-            replaced_by: None,
-            created_by: new.created_by,
-            created_at: self.clock.now(),
-            expires_at: new.expires_at,
-            revoked_at: None,
-            last_used_at: None,
-        };
-        transact!(self.store, |tx| {
-            store::api_keys::insert(&mut tx, &key).await?;
-            self.announce(&mut tx, &key.tenant, &key.id).await
-        })?;
-        Ok((key, secret))
-    }
-
-    /// Revokes a key, on every replica within the stated bound.
-    ///
-    /// # Errors
-    /// [`Error::NotFound`] when there is none, or it was revoked before.
-    pub async fn revoke(&self, id: &str) -> Result<(), Error> {
-        transact!(self.store, |tx| {
-            let now = self.clock.now();
-            let tenant = store::api_keys::any_tenant_revoke(&mut tx, id, now)
-                .await?
-                .ok_or_else(|| Error::NotFound(Resource::ApiKey, id.to_owned()))?;
-            self.announce(&mut tx, &tenant, id).await
-        })?;
-        self.forget();
-        Ok(())
-    }
-
-    /// Every key, of one tenant or of all.
-    ///
-    /// # Errors
-    /// The store's.
-    pub async fn list(&self, tenant: Option<&str>) -> Result<Vec<ApiKey>, Error> {
-        let mut conn = self.store.read().await?;
-        Ok(store::api_keys::list(&mut conn, tenant).await?)
-    }
-
     /// Whether nobody can call yet.
     ///
     /// # Errors
@@ -251,17 +191,4 @@ impl ApiKeys {
         let mut conn = self.store.read().await?;
         Ok(store::api_keys::any_tenant_count(&mut conn).await? == 0)
     }
-
-    async fn announce(&self, tx: &mut Tx, tenant: &str, id: &str) -> Result<(), Error> {
-        let event = NewEvent::internal(EventKind::ApiKeyChanged, tenant, id, self.clock.now());
-        Ok(store::events::append(tx, &event).await?)
-    }
-}
-
-/// Whether this can be a tenant's name.
-pub fn is_tenant(text: &str) -> bool {
-    (1..=63).contains(&text.len())
-        && text
-            .bytes()
-            .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-')
 }

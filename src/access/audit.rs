@@ -1,14 +1,29 @@
 //! The audit trail: an entry is written in the transaction of what it tells of, and chained behind it.
 
 pub mod action;
+mod chain;
+mod checkpoint;
+mod note;
+mod reading;
+pub mod reads;
+pub mod refusals;
 pub mod trail;
+mod verify;
+mod watch;
 
+pub use crate::store::audit::Filter;
 pub use action::Action;
+pub use note::NOTE_MAX;
+pub use reading::{Listed, Stretch};
+pub use reads::Reads;
+pub use refusals::Refusals;
 pub use trail::Trail;
+pub use verify::{Fault, Finding, Verification};
+pub use watch::{Delivery, Watcher};
 
 use std::collections::BTreeMap;
 
-use crate::access::{Caller, Credential, Origin};
+use crate::access::{Caller, Credential, Origin, Principal};
 use crate::crypto::{digest, random};
 use crate::error::Error;
 use crate::model::{ActorKind, AuditEvent, IdKind, Timestamp};
@@ -60,6 +75,23 @@ impl Who {
         Self::new(ActorKind::User, id, tenant, origin.clone())
     }
 
+    /// A known caller, calling from there.
+    pub fn of(principal: &Principal, origin: Origin) -> Self {
+        let kind = match principal.credential {
+            Credential::ApiKey { .. } => ActorKind::ApiKey,
+            Credential::Session { .. } => ActorKind::User,
+            Credential::Certificate { .. } => ActorKind::Certificate,
+            Credential::Jwt { .. } => ActorKind::Jwt,
+            Credential::CommandLine => ActorKind::CommandLine,
+        };
+        Self::new(kind, &principal.id, &principal.tenant, origin)
+    }
+
+    /// The tenant that they act in; empty where none is known.
+    pub fn tenant(&self) -> &str {
+        &self.tenant
+    }
+
     fn new(kind: ActorKind, id: &str, tenant: &str, origin: Origin) -> Self {
         Self {
             kind,
@@ -72,13 +104,7 @@ impl Who {
 
 impl From<&Caller> for Who {
     fn from(caller: &Caller) -> Self {
-        let kind = match caller.credential {
-            Credential::ApiKey { .. } => ActorKind::ApiKey,
-            Credential::Session { .. } => ActorKind::User,
-            Credential::Certificate { .. } => ActorKind::Certificate,
-            Credential::Jwt { .. } => ActorKind::Jwt,
-        };
-        Self::new(kind, &caller.id, &caller.tenant, caller.origin.clone())
+        Self::of(caller, caller.origin.clone())
     }
 }
 
@@ -163,7 +189,7 @@ impl Entry {
             action: self.action.as_str().to_owned(),
             success: self.success,
             reason: self.reason.clone(),
-            actor_kind: who.kind,
+            actor_kind: who.kind.as_str().to_owned(),
             actor_id: who.id.clone(),
             resource_kind: self.resource.0.clone(),
             resource_id: self.resource.1.clone(),
@@ -199,6 +225,10 @@ pub async fn record(tx: &mut Tx, entry: &Entry, now: Timestamp) -> Result<String
     Ok(event.id)
 }
 
+/// PostgreSQL's text holds no NUL, and an entry must not fail for one.
 fn clip(text: &str) -> String {
-    text.chars().take(VALUE_MAX).collect()
+    text.chars()
+        .filter(|c| *c != '\0')
+        .take(VALUE_MAX)
+        .collect()
 }

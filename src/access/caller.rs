@@ -4,7 +4,9 @@ use std::net::IpAddr;
 use std::ops::Deref;
 use std::sync::Arc;
 
-use super::Principal;
+use super::limits::Limiter;
+use super::{Credential, Principal};
+use crate::model::{Constraints, Role};
 
 /// Longest user agent that is kept, in bytes.
 pub const USER_AGENT_MAX: usize = 512;
@@ -50,6 +52,22 @@ impl Caller {
     /// This caller, calling from there.
     pub fn new(principal: Arc<Principal>, origin: Origin) -> Self {
         Self { principal, origin }
+    }
+
+    /// The command line in a tenant, by the system's name of who runs it: it may do everything.
+    pub fn command_line(tenant: &str) -> Self {
+        let user = std::env::var("USER").unwrap_or_default();
+        let principal = Principal {
+            id: user.clone(),
+            name: user,
+            tenant: tenant.to_owned(),
+            role: Role::Admin,
+            constraints: Constraints::default(),
+            credential: Credential::CommandLine,
+            expires_at: None,
+            limiter: Arc::new(Limiter::unlimited()),
+        };
+        Self::new(Arc::new(principal), Origin::default())
     }
 
     /// Who calls.

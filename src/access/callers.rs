@@ -83,6 +83,8 @@ impl Callers {
             Credential::Session { hash, .. } => self.sessions.reauthenticate(hash).await,
             Credential::Certificate { .. } => self.certificates.reauthenticate(principal),
             Credential::Jwt { .. } => self.jwts.reauthenticate(principal),
+            // Holds no stream: it does not call over the network.
+            Credential::CommandLine => Err(Error::Unauthenticated(Unknown::Invalid)),
         }
     }
 

@@ -31,7 +31,11 @@ pub enum Credential {
     Jwt {
         /// SHA-256 of the token.
         hash: [u8; 32],
+        /// The thumbprint of the issuer's key that signed it.
+        key: [u8; 32],
     },
+    /// The command line: whoever may open the database may do everything in it.
+    CommandLine,
 }
 
 /// A known caller: whom an API key, a session, a certificate or a JWT stands for. Cheap to clone

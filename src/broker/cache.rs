@@ -1,20 +1,24 @@
 //! Opened tokens in memory: what `GetAccessToken` answers from without touching the database.
 
+mod uses;
+
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
-use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use moka::sync::Cache;
 use secrecy::SecretString;
 use serde_json::{Map, Value};
 
+pub use uses::Taken;
+use uses::Uses;
+
 use crate::access::Principal;
+use crate::access::audit::reads::{Counted, Minute, Subject};
 use crate::freshness::{Epochs, Freshness};
-use crate::model::{
-    App, Connection, ConnectionKind, Event, EventKind, Grant, Provider, Timestamp, Usage,
-};
+use crate::model::{App, Connection, ConnectionKind, Event, EventKind, Grant, Provider, Timestamp};
 
 /// A token that can be handed out, with all that is needed to judge whether it may be.
 #[derive(Debug)]
@@ -63,6 +67,10 @@ pub struct Held {
     pub not_before: Option<Timestamp>,
     uses: Arc<Uses>,
 }
+
+/// Counts of reads before those of the running minute are written early, for the memory that they
+/// take.
+const READS_OPEN_MAX: usize = 100_000;
 
 /// How a held token meets a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -161,7 +169,22 @@ impl Held {
 
     /// Counts a use, in memory.
     pub fn count_use(&self, caller: &Arc<Principal>, now: Timestamp) {
-        self.uses.count(caller, now);
+        self.uses.count_use(caller, now);
+    }
+
+    /// Counts for the audit trail that it was handed out, in memory.
+    pub fn count_read(&self, caller: &Arc<Principal>, ip: Option<IpAddr>, now: Timestamp) {
+        self.uses.count_read(caller, ip, now);
+    }
+
+    /// Counts both: the hot path.
+    pub fn count(&self, caller: &Arc<Principal>, ip: Option<IpAddr>, now: Timestamp) {
+        self.uses.count_both(caller, ip, now);
+    }
+
+    /// What the audit trail says of it.
+    pub fn subject(&self) -> &Arc<Subject> {
+        &self.uses.subject
     }
 
     fn is_named(&self, app: &str) -> bool {
@@ -170,43 +193,6 @@ impl Held {
                 .app_names
                 .iter()
                 .any(|name| name.as_deref() == Some(app))
-    }
-}
-
-/// Uses of a connection that are not stored yet.
-#[derive(Debug)]
-pub(super) struct Uses {
-    tenant: String,
-    count: AtomicI64,
-    last: AtomicI64,
-    /// The last caller's address, to see without the lock that it is the same one again.
-    caller_address: AtomicUsize,
-    caller: Mutex<Option<Arc<Principal>>>,
-}
-
-impl Uses {
-    fn of_tenant(tenant: &str) -> Self {
-        Self {
-            tenant: tenant.to_owned(),
-            count: AtomicI64::new(0),
-            last: AtomicI64::new(0),
-            caller_address: AtomicUsize::new(0),
-            caller: Mutex::new(None),
-        }
-    }
-
-    fn count(&self, caller: &Arc<Principal>, now: Timestamp) {
-        self.count.fetch_add(1, Ordering::Relaxed);
-        self.last.store(now.micros(), Ordering::Relaxed);
-        let address = Arc::as_ptr(caller).addr();
-        // Read before it is written: the same caller as before costs the other cores nothing.
-        if self.caller_address.load(Ordering::Relaxed) != address {
-            let mut last = self.caller.lock().unwrap_or_else(PoisonError::into_inner);
-            *last = Some(Arc::clone(caller));
-            // Within the lock, so that the address is of the caller that is kept: no other can
-            // have it while it is.
-            self.caller_address.store(address, Ordering::Relaxed);
-        }
     }
 }
 
@@ -312,41 +298,47 @@ impl TokenCache {
     }
 
     /// The uses of a connection, to be counted in its held token.
-    pub(super) fn uses(&self, tenant: &str, connection_id: &str) -> Arc<Uses> {
-        let mut uses = self.uses.lock().unwrap_or_else(PoisonError::into_inner);
+    pub(super) fn uses(&self, connection: &Connection) -> Arc<Uses> {
+        let mut uses = self.all_uses();
         Arc::clone(
-            uses.entry(connection_id.to_owned())
-                .or_insert_with(|| Arc::new(Uses::of_tenant(tenant))),
+            uses.entry(connection.id.clone())
+                .or_insert_with(|| Arc::new(Uses::of(connection))),
         )
     }
 
-    /// Takes the uses counted since the last time, for storing. Connections that are no longer
-    /// held are dropped once their count is taken.
-    pub fn take_uses(&self) -> Vec<(String, String, Usage)> {
-        let mut uses = self.uses.lock().unwrap_or_else(PoisonError::into_inner);
+    /// Takes the uses counted since the last time, for storing.
+    pub fn take_uses(&self) -> Vec<Taken> {
+        self.all_uses().values().filter_map(Uses::take).collect()
+    }
+
+    /// Takes who was handed tokens, for the audit trail: in minutes that are over, or in this one
+    /// too, where `all` says so or memory holds very many. Connections that are no longer held are
+    /// dropped once everything of theirs is taken.
+    pub fn take_reads(&self, now: Timestamp, all: bool) -> Vec<Counted> {
+        let minute = Minute::of(now);
+        let mut uses = self.all_uses();
+        let open: usize = uses.values().map(|uses| uses.open()).sum();
+        let all = all || open > READS_OPEN_MAX;
         let mut taken = Vec::new();
-        uses.retain(|connection_id, uses| {
-            let count = uses.count.swap(0, Ordering::Relaxed);
-            if count > 0 {
-                let caller = uses.caller.lock().unwrap_or_else(PoisonError::into_inner);
-                let usage = Usage {
-                    last_used_at: Timestamp::from_micros(uses.last.load(Ordering::Relaxed)),
-                    use_count: count,
-                    last_caller: caller.as_ref().map_or_else(String::new, |c| c.id.clone()),
-                };
-                taken.push((uses.tenant.clone(), connection_id.clone(), usage));
-            }
-            Arc::strong_count(uses) > 1
+        uses.retain(|_, uses| {
+            // Nobody else has it, so nobody counts in it: asked before its counts are taken.
+            let alone = Arc::strong_count(uses) == 1;
+            taken.extend(uses.take_reads(minute, all));
+            !(alone && uses.is_empty())
         });
         taken
     }
 
     /// Counts uses again that could not be stored.
-    pub fn give_back(&self, tenant: &str, connection_id: &str, usage: &Usage) {
-        let uses = self.uses(tenant, connection_id);
-        uses.count.fetch_add(usage.use_count, Ordering::Relaxed);
-        uses.last
-            .fetch_max(usage.last_used_at.micros(), Ordering::Relaxed);
+    pub fn give_back(&self, taken: &Taken) {
+        let mut all = self.all_uses();
+        all.entry(taken.connection_id().to_owned())
+            .or_insert_with(|| Arc::clone(&taken.uses))
+            .give_back(&taken.usage);
+    }
+
+    fn all_uses(&self) -> MutexGuard<'_, HashMap<String, Arc<Uses>>> {
+        self.uses.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// How many tokens are held; roughly.

@@ -15,6 +15,7 @@ pub use revocation::{AppRevocation, ProviderRevocation};
 
 use super::cache::TokenCache;
 use super::vault::Vault;
+use crate::access::audit::{Action, Entry, Who};
 use crate::access::{Permission, Principal};
 use crate::clock::Clock;
 use crate::error::{Error, Resource};
@@ -304,6 +305,15 @@ async fn lock(
         }),
         _ => Err(overtaken()),
     }
+}
+
+/// What is recorded of any change of a connection.
+pub(super) fn entry(action: Action, who: impl Into<Who>, connection: &Connection) -> Entry {
+    Entry::new(action, who)
+        .on("connection", &connection.id)
+        .provider(&connection.provider)
+        .detail("app_id", &connection.app_id)
+        .detail("owner", &connection.owner)
 }
 
 fn overtaken() -> Error {

@@ -20,6 +20,7 @@ use tokio::sync::Notify;
 
 use super::journal::Journal;
 use super::vault::Vault;
+use crate::access::audit::Who;
 use crate::clock::Clock;
 use crate::config;
 use crate::error::{Error, Precondition};
@@ -43,6 +44,8 @@ pub struct Ask {
     pub generation: i64,
     /// What set it off.
     pub trigger: RefreshTrigger,
+    /// Who did; of those who ask at once, the first.
+    pub who: Who,
 }
 
 /// A grant, opened.
@@ -198,6 +201,7 @@ struct Leased {
     since: Instant,
     lease: Duration,
     trigger: RefreshTrigger,
+    who: Who,
 }
 
 impl Refresher {
@@ -296,7 +300,7 @@ impl Refresher {
                     .permit(&grant, &provider, &client, &standing, ask)
                     .await?;
                 if let Some(leased) = self
-                    .lease(&grant, app, provider, client, permit, ask.trigger)
+                    .lease(&grant, app, provider, client, permit, ask)
                     .await?
                 {
                     return self.attempt(leased).await;
@@ -390,7 +394,7 @@ impl Refresher {
             });
         }
         if grant.attempt_retried {
-            self.give_up(grant, now).await?;
+            self.give_up(grant, &ask.who, now).await?;
             return Err(Failure::Dead {
                 reason: LOST.to_owned(),
             });
@@ -405,7 +409,7 @@ impl Refresher {
         provider: Provider,
         client: ProviderClient,
         permit: Permit,
-        trigger: RefreshTrigger,
+        ask: &Ask,
     ) -> Result<Option<Leased>, Failure> {
         let holder = new_holder();
         let lease = self
@@ -432,7 +436,8 @@ impl Refresher {
             holder,
             since,
             lease,
-            trigger,
+            trigger: ask.trigger,
+            who: ask.who.clone(),
         }))
     }
 }

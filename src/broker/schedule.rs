@@ -8,6 +8,7 @@ use tokio::sync::{Notify, Semaphore};
 
 use super::refresh::{Ask, Failure, Refresher};
 use super::vault::Vault;
+use crate::access::audit::Who;
 use crate::clock::Clock;
 use crate::config;
 use crate::error::Error;
@@ -117,6 +118,7 @@ impl Schedule {
                     grant_id: grant.id.clone(),
                     generation: grant.generation,
                     trigger,
+                    who: Who::system("refresh", &grant.tenant),
                 };
                 match self.refresher.refresh(ask).await {
                     Ok(_) => Ok(()),

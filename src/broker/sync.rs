@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
-use super::connections::find_allowed;
+use super::connections::{entry, find_allowed};
+use crate::access::audit::{self, Action};
 use crate::access::requests::{self, Once, Outcome};
-use crate::access::{Permission, Principal};
+use crate::access::{Caller, Permission, Principal};
 use crate::clock::Clock;
 use crate::crypto::Keyring;
 use crate::error::{Error, Resource};
@@ -53,30 +54,30 @@ impl Syncs {
     /// gone, [`Error::InvalidArgument`] when its id stands for another request, or the store's.
     pub async fn record(
         &self,
-        principal: &Principal,
+        caller: &Caller,
         new: &NewSync,
         once: Option<&Once<'_>>,
     ) -> Result<SyncRecord, Error> {
         let now = self.clock.now();
-        let create = self.create(principal, new, once);
+        let create = self.create(caller, new, once);
         match requests::answer(&self.store, &self.keyring, once, now, create).await? {
             Outcome::Made(record) => Ok(record),
-            Outcome::Before(replayed) => self.find(principal, new, replayed.resource_id).await,
+            Outcome::Before(replayed) => self.find(caller, new, replayed.resource_id).await,
         }
     }
 
     /// Records it; `None` when a concurrent retry did.
     async fn create(
         &self,
-        principal: &Principal,
+        caller: &Caller,
         new: &NewSync,
         once: Option<&Once<'_>>,
     ) -> Result<Option<SyncRecord>, Error> {
-        let tenant = &principal.tenant;
+        let tenant = &caller.tenant;
         let id = &new.connection_id;
         let permission = Permission::WriteConnections;
         transact!(self.store, |tx| {
-            find_allowed(&mut tx, principal, id, permission).await?;
+            find_allowed(&mut tx, caller, id, permission).await?;
             let record = SyncRecord {
                 id: IdKind::Sync.new_id(),
                 tenant: tenant.clone(),
@@ -96,14 +97,16 @@ impl Syncs {
                 }
             }
             // Deleted between the look and the lock: else the foreign key would say so, less well.
-            if store::connections::lock(&mut tx, tenant, id)
-                .await?
-                .is_none()
-            {
+            let Some(connection) = store::connections::lock(&mut tx, tenant, id).await? else {
                 let missing = Error::NotFound(Resource::Connection, id.clone());
-                return Err(principal.hidden(permission, missing));
-            }
+                return Err(caller.hidden(permission, missing));
+            };
             store::records::insert_sync(&mut tx, &record).await?;
+            let entry = entry(Action::ConnectionSynced, caller, &connection)
+                .detail("sync_id", &record.id)
+                .detail("action", &record.action)
+                .detail("status", record.status.as_str());
+            audit::record(&mut tx, &entry, record.created_at).await?;
             Ok(Some(record))
         })
     }

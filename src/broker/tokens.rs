@@ -2,6 +2,7 @@
 
 mod loading;
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,14 +11,16 @@ use moka::sync::Cache;
 use loading::Loaded;
 
 use super::cache::{Fit, Held, TokenCache};
+use super::connections;
 use super::refresh::{Ask, Failure, Refresher};
 use super::vault::Vault;
-use crate::access::{Permission, Principal};
+use crate::access::audit::{self, Action, Reads, Who};
+use crate::access::{Caller, Permission, Principal};
 use crate::clock::Clock;
 use crate::error::{Error, Precondition};
 use crate::model::RefreshTrigger;
 use crate::registry::Registry;
-use crate::store::Store;
+use crate::store::{Store, transact};
 use crate::telemetry::Metrics;
 
 /// Which token is wanted.
@@ -74,6 +77,7 @@ pub struct Tokens {
     registry: Arc<Registry>,
     refresher: Arc<Refresher>,
     cache: Arc<TokenCache>,
+    reads: Arc<Reads>,
     metrics: Arc<Metrics>,
     reported: Cache<String, ()>,
     report_interval: Duration,
@@ -89,6 +93,7 @@ impl Tokens {
         registry: Arc<Registry>,
         refresher: Arc<Refresher>,
         cache: Arc<TokenCache>,
+        reads: Arc<Reads>,
         metrics: Arc<Metrics>,
         report_interval: Duration,
     ) -> Self {
@@ -103,6 +108,7 @@ impl Tokens {
             registry,
             refresher,
             cache,
+            reads,
             metrics,
             reported,
             report_interval,
@@ -110,10 +116,30 @@ impl Tokens {
     }
 
     /// The token from memory, when one is held that will do: no database, no waiting. `None` when
-    /// [`Tokens::get`] must be asked.
+    /// [`Tokens::get`] must be asked, as always where each read is written down first. `ip` is where
+    /// the caller calls from.
     pub fn get_held(
         &self,
         principal: &Arc<Principal>,
+        ip: Option<IpAddr>,
+        target: &Target,
+        wanted: &Wanted,
+    ) -> Option<Result<Served, Error>> {
+        if self.reads.each() {
+            return None;
+        }
+        let outcome = self.held(principal, target, wanted)?;
+        if let Ok(served) = &outcome {
+            served.held.count(principal, ip, self.clock.now());
+            self.metrics.access_token_served("cached");
+        }
+        Some(outcome)
+    }
+
+    /// The token from memory, when one is held that will do; not counted yet.
+    fn held(
+        &self,
+        principal: &Principal,
         target: &Target,
         wanted: &Wanted,
     ) -> Option<Result<Served, Error>> {
@@ -141,8 +167,6 @@ impl Tokens {
             Fit::Short if waits && !wanted.strict => {}
             Fit::Short | Fit::Ended => return None,
         }
-        held.count_use(principal, now);
-        self.metrics.access_token_served("cached");
         Some(Ok(Served {
             below_min_validity: held.is_below(wanted.min_validity, now),
             held,
@@ -155,17 +179,28 @@ impl Tokens {
     /// Typed, as the RPC documents them.
     pub async fn get(
         &self,
-        principal: &Arc<Principal>,
+        caller: &Caller,
         target: &Target,
         wanted: &Wanted,
     ) -> Result<Served, Error> {
-        let loaded = self.load(principal, target, Permission::ReadTokens).await?;
-        let held = self.open(&loaded)?;
-        self.cache.keep(&held, loaded.epoch);
-        let outcome = self.serve(&loaded, held, wanted).await;
+        // Else it was looked for already.
+        let held = if self.reads.each() {
+            self.held(caller, target, wanted)
+        } else {
+            None
+        };
+        let outcome = match held {
+            Some(outcome) => outcome,
+            None => self.fetch(caller, target, wanted).await,
+        };
+        let outcome = match outcome {
+            Ok(served) => self.hand_out(caller, &served.held).await.map(|()| served),
+            Err(error) => Err(error),
+        };
         match &outcome {
             Ok(served) => {
-                served.held.count_use(principal, self.clock.now());
+                let now = self.clock.now();
+                served.held.count_use(caller.principal(), now);
                 self.metrics.access_token_served("loaded");
             }
             Err(_) => self.metrics.access_token_served("refused"),
@@ -173,8 +208,31 @@ impl Tokens {
         outcome
     }
 
+    /// Has the audit trail know of a token before it is handed out.
+    async fn hand_out(&self, caller: &Caller, held: &Held) -> Result<(), Error> {
+        if self.reads.each() {
+            return self.reads.write(caller, held.subject()).await;
+        }
+        let now = self.clock.now();
+        held.count_read(caller.principal(), caller.origin.ip, now);
+        Ok(())
+    }
+
+    async fn fetch(
+        &self,
+        caller: &Caller,
+        target: &Target,
+        wanted: &Wanted,
+    ) -> Result<Served, Error> {
+        let loaded = self.load(caller, target, Permission::ReadTokens).await?;
+        let held = self.open(&loaded)?;
+        self.cache.keep(&held, loaded.epoch);
+        self.serve(caller, &loaded, held, wanted).await
+    }
+
     async fn serve(
         &self,
+        caller: &Caller,
         loaded: &Loaded,
         held: Arc<Held>,
         wanted: &Wanted,
@@ -201,7 +259,7 @@ impl Tokens {
                 )),
             };
         }
-        match self.refresh(loaded, RefreshTrigger::Demand).await {
+        match self.refresh(caller, loaded, RefreshTrigger::Demand).await {
             Ok(fresh) => Ok(served(fresh)),
             Err(failure) => {
                 // Judged anew: the attempt took time.
@@ -219,6 +277,7 @@ impl Tokens {
     /// Refreshes the loaded grant, and holds what came.
     async fn refresh(
         &self,
+        caller: &Caller,
         loaded: &Loaded,
         trigger: RefreshTrigger,
     ) -> Result<Arc<Held>, Failure> {
@@ -227,6 +286,7 @@ impl Tokens {
             grant_id: loaded.grant.id.clone(),
             generation: loaded.grant.generation,
             trigger,
+            who: Who::from(caller),
         };
         let fresh = match self.refresher.refresh(ask).await {
             Ok(fresh) => fresh,
@@ -243,8 +303,7 @@ impl Tokens {
             &loaded.provider,
             self.vault.margin(&fresh.grant, &loaded.provider),
             (fresh.access_token.clone(), None),
-            self.cache
-                .uses(&loaded.connection.tenant, &loaded.connection.id),
+            self.cache.uses(&loaded.connection),
         ));
         self.cache.keep(&held, loaded.epoch);
         Ok(held)
@@ -254,37 +313,36 @@ impl Tokens {
     ///
     /// # Errors
     /// Typed, as the RPC documents them.
-    pub async fn refresh_now(
-        &self,
-        principal: &Arc<Principal>,
-        target: &Target,
-    ) -> Result<Served, Error> {
-        let loaded = self
-            .load(principal, target, Permission::RefreshTokens)
-            .await?;
+    pub async fn refresh_now(&self, caller: &Caller, target: &Target) -> Result<Served, Error> {
+        let loaded = self.load(caller, target, Permission::RefreshTokens).await?;
         let held = self
-            .refresh(&loaded, RefreshTrigger::Forced)
+            .refresh(caller, &loaded, RefreshTrigger::Forced)
             .await
             .map_err(|failure| failure.into_error(&loaded.connection.id))?;
+        if caller.may(Permission::ReadTokens) {
+            self.hand_out(caller, &held).await?;
+        }
         Ok(Served {
             below_min_validity: held.is_below(None, self.clock.now()),
             held,
         })
     }
 
-    /// Hears that a provider refused a token. Only the held one is replaced.
+    /// Hears that a provider refused a token, with the HTTP status that it gave; 0 when not known.
+    /// Only the held one is replaced.
     ///
     /// # Errors
     /// Typed, as the RPC documents them.
     pub async fn report_rejected(
         &self,
-        principal: &Arc<Principal>,
+        caller: &Caller,
         connection_id: &str,
         token_id: &str,
+        http_status: i32,
     ) -> Result<Rejection, Error> {
         let target = Target::Connection(connection_id.to_owned());
         let loaded = self
-            .load(principal, &target, Permission::RefreshTokens)
+            .load(caller, &target, Permission::RefreshTokens)
             .await?;
         if loaded.grant.token_id() != token_id {
             let known = token_id
@@ -299,40 +357,59 @@ impl Tokens {
                 ))
             };
         }
-        if loaded.grant.refresh_token.is_none() {
-            return Ok(Rejection::NotRefreshable);
-        }
         // A provider outage makes every consumer report: one refresh an interval is enough.
         let first = self
             .reported
             .entry_by_ref(loaded.grant.id.as_str())
             .or_insert(())
             .is_fresh();
+        if first {
+            self.record_rejected(caller, &loaded, http_status).await?;
+        }
+        if loaded.grant.refresh_token.is_none() {
+            return Ok(Rejection::NotRefreshable);
+        }
         if !first {
             return Err(Error::ResourceExhausted {
                 message: "this connection's token was reported as rejected a moment ago".to_owned(),
                 retry_after: self.report_interval,
             });
         }
-        self.refresh(&loaded, RefreshTrigger::Rejected)
+        self.refresh(caller, &loaded, RefreshTrigger::Rejected)
             .await
             .map_err(|failure| failure.into_error(connection_id))?;
         Ok(Rejection::Refreshed)
     }
 
+    async fn record_rejected(
+        &self,
+        caller: &Caller,
+        loaded: &Loaded,
+        http_status: i32,
+    ) -> Result<(), Error> {
+        let entry = connections::entry(Action::TokenRejected, caller, &loaded.connection)
+            .detail("token_id", loaded.grant.token_id())
+            .detail("http_status", http_status);
+        let now = self.clock.now();
+        transact!(self.store, |tx| {
+            audit::record(&mut tx, &entry, now).await.map(drop)
+        })
+    }
+
     /// The held token of a connection if it is still of this generation: for events that carry it.
+    /// `None` also when the audit trail can't know of it.
     pub async fn of_generation(
         &self,
-        principal: &Arc<Principal>,
+        caller: &Caller,
         connection_id: &str,
         generation: i64,
     ) -> Option<Arc<Held>> {
         let target = Target::Connection(connection_id.to_owned());
-        let held = match self.cache.get(&principal.tenant, connection_id) {
+        let held = match self.cache.get(&caller.tenant, connection_id) {
             Some(held) => held,
             None => {
                 let loaded = self
-                    .load(principal, &target, Permission::ReadTokens)
+                    .load(caller, &target, Permission::ReadTokens)
                     .await
                     .ok()?;
                 let held = self.open(&loaded).ok()?;
@@ -340,7 +417,16 @@ impl Tokens {
                 held
             }
         };
-        (held.generation == generation).then_some(held)
+        if held.generation != generation {
+            return None;
+        }
+        match self.hand_out(caller, &held).await {
+            Ok(()) => Some(held),
+            Err(error) => {
+                crate::error::log(&error);
+                None
+            }
+        }
     }
 }
 

@@ -11,15 +11,16 @@ use zeroize::Zeroizing;
 
 use super::{Failure, Missing, Opened, note, open, print, table};
 use crate::access::ApiKeys;
-use crate::access::api_keys::{NewApiKey, is_tenant};
+use crate::access::api_keys::{MAX_OVERLAP, NewApiKey, is_tenant};
+use crate::access::bearer::BearerSecret;
 use crate::bootstrap::{self, DEFAULT_TENANT};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::freshness::Freshness;
-use crate::model::{ApiKey as Stored, Constraints, IdKind, Role, Timestamp};
+use crate::model::{ApiKey as Stored, Constraints, IdKind, RateLimit, Role, Timestamp};
 use crate::store::migrate;
 
-/// Make, list and revoke the keys that callers authenticate with
+/// Make, list, rotate and revoke the keys that callers authenticate with
 ///
 /// These work on the database itself, so whoever may read its configuration may make keys. A
 /// `serve` that runs notices within cache.max_staleness.
@@ -33,6 +34,7 @@ pub(super) struct ApiKey {
 enum Step {
     Create(Create),
     List(List),
+    Rotate(Rotate),
     Revoke(Revoke),
 }
 
@@ -41,9 +43,10 @@ enum Step {
 /// Standard output gets the key and nothing else, so that it can be captured. Only its hash is
 /// stored: who loses it makes another.
 ///
-/// Roles: admin (everything), operator (everything but receiving tokens and changing providers),
-/// consumer (tokens of the apps and owners it is allowed), worker (automation jobs). --app, --owner
-/// and --provider narrow a role down; each may be repeated, and without any of a kind all are
+/// Roles: admin (everything), operator (everything but receiving tokens, changing providers, and
+/// deciding who may do what), auditor (the audit trail), consumer (tokens of the apps and owners it
+/// is allowed), worker (automation jobs), issuer_ui (signs people in). --app, --owner and
+/// --provider narrow a role down; each may be repeated, and without any of a kind all are
 /// allowed.
 #[derive(Args, Debug)]
 #[command(after_long_help = "\
@@ -73,6 +76,9 @@ struct Create {
     /// Allow authorisations that no session of the owner confirms (links by e-mail)
     #[arg(long)]
     link_only: bool,
+    /// How many calls a second it may make, and how many at once; the role's when not given
+    #[arg(long, value_name = "RATE[:BURST]", value_parser = rate_limit)]
+    rate_limit: Option<RateLimit>,
     /// When it ends, such as 90d or 12h; never when not given
     #[arg(long, value_name = "DURATION", value_parser = lifetime)]
     expires_in: Option<Duration>,
@@ -93,6 +99,23 @@ struct List {
     json: bool,
 }
 
+/// Make the successor of a key and print it, this once
+///
+/// It has the name, role and limits of the old one, and its own life where the old one has an end.
+/// The old key works for --overlap still, then never again.
+#[derive(Args, Debug)]
+#[command(after_long_help = "\
+Examples:
+  tokenbroker api-key rotate key_01h455vb4pex5vsknk084sn02q
+  KEY=$(tokenbroker api-key rotate key_01h455vb4pex5vsknk084sn02q --overlap 24h)")]
+struct Rotate {
+    /// The key's id
+    id: String,
+    /// How long the old key works still, 0s to 7d
+    #[arg(long, value_name = "DURATION", default_value = "1h", value_parser = overlap)]
+    overlap: Duration,
+}
+
 /// Revoke a key, by the id that `list` shows
 #[derive(Args, Debug)]
 #[command(after_long_help = "\
@@ -103,15 +126,41 @@ struct Revoke {
     id: String,
 }
 
-const ROLES: [&str; 4] = [
+/// All but `user`, which is for people who sign in.
+const ROLES: [&str; 6] = [
     Role::Admin.as_str(),
     Role::Operator.as_str(),
+    Role::Auditor.as_str(),
     Role::Consumer.as_str(),
     Role::Worker.as_str(),
+    Role::IssuerUi.as_str(),
 ];
 
 fn role(text: String) -> Result<Role, String> {
     Role::parse(&text).ok_or_else(|| format!("{text:?} is no role"))
+}
+
+fn rate_limit(text: &str) -> Result<RateLimit, String> {
+    const MOST: u32 = 1_000_000;
+    let number = |text: &str| text.parse().ok().filter(|it| (1..=MOST).contains(it));
+    let limit = match text.split_once(':') {
+        Some((rate, burst)) => number(rate).zip(number(burst)),
+        None => number(text).map(|rate| (rate, rate.saturating_mul(2))),
+    };
+    limit
+        .map(|(requests_per_second, burst)| RateLimit {
+            requests_per_second,
+            burst,
+        })
+        .ok_or_else(|| format!("write a rate such as 50, or with a burst 50:200; 1 to {MOST}"))
+}
+
+fn overlap(text: &str) -> Result<Duration, String> {
+    match humantime::parse_duration(text) {
+        Err(_) => Err("write a duration such as 1h or 2d".to_owned()),
+        Ok(overlap) if overlap > MAX_OVERLAP => Err("0s to 7d can be given".to_owned()),
+        Ok(overlap) => Ok(overlap),
+    }
 }
 
 fn lifetime(text: &str) -> Result<Duration, String> {
@@ -133,8 +182,8 @@ impl ApiKey {
                 create.check()?;
                 Missing::Make
             }
-            Step::Revoke(revoke) => {
-                revoke.check()?;
+            Step::Revoke(Revoke { id }) | Step::Rotate(Rotate { id, .. }) => {
+                check_id(id)?;
                 Missing::Refuse
             }
             Step::List(_) => Missing::Refuse,
@@ -152,6 +201,7 @@ impl ApiKey {
         match self.step {
             Step::Create(create) => create.run(&keys, clock.now()).await,
             Step::List(list) => list.run(&keys, clock.now()).await,
+            Step::Rotate(rotate) => rotate.run(&keys).await,
             Step::Revoke(revoke) => revoke.run(&keys).await,
         }
     }
@@ -191,27 +241,57 @@ impl Create {
                     providers: self.providers,
                     link_only: self.link_only,
                 },
+                rate_limit: self.rate_limit,
                 created_by: "command line".to_owned(),
                 expires_at: self.expires_in.map(|life| now.plus(life)),
             })
             .await?;
-        let line = Zeroizing::new(format!("{}\n", secret.text().expose_secret()));
-        if let Err(failure) = print(&line) {
-            // Nobody has the key, and nobody should have to clear it away.
-            keys.revoke(&key.id).await?;
+        show(keys, &key, &secret).await?;
+        note(&format!("{}. The key is shown this once.", described(&key)));
+        Ok(())
+    }
+}
+
+impl Rotate {
+    async fn run(self, keys: &ApiKeys) -> Result<(), Failure> {
+        let rotated = keys
+            .any_tenant_rotate(&self.id, "command line", self.overlap)
+            .await;
+        let (key, secret, ends_at) = match rotated {
+            Err(crate::Error::NotFound(..)) => {
+                return Err(Failure::Failed(format!("there is no API key {}", self.id)));
+            }
+            outcome => outcome?,
+        };
+        if let Err(failure) = show(keys, &key, &secret).await {
+            note(&format!("{} works until {ends_at} all the same.", self.id));
             return Err(failure);
         }
-        let end = key
-            .expires_at
-            .map_or_else(|| "never expires".to_owned(), |at| format!("expires {at}"));
         note(&format!(
-            "{} ({}, tenant {}, {end}). The key is shown this once.",
-            key.id,
-            key.role.as_str(),
-            key.tenant
+            "{}. The key is shown this once; {} works until {ends_at}.",
+            described(&key),
+            self.id
         ));
         Ok(())
     }
+}
+
+/// Prints a new key. One that can't be printed is nobody's, and nobody should have to clear it away.
+async fn show(keys: &ApiKeys, key: &Stored, secret: &BearerSecret) -> Result<(), Failure> {
+    let line = Zeroizing::new(format!("{}\n", secret.text().expose_secret()));
+    if let Err(failure) = print(&line) {
+        keys.revoke(&key.id).await?;
+        return Err(failure);
+    }
+    Ok(())
+}
+
+fn described(key: &Stored) -> String {
+    let end = key
+        .expires_at
+        .map_or_else(|| "never expires".to_owned(), |at| format!("expires {at}"));
+    let (id, role, tenant) = (&key.id, key.role.as_str(), &key.tenant);
+    format!("{id} ({role}, tenant {tenant}, {end})")
 }
 
 impl List {
@@ -237,23 +317,24 @@ impl List {
             "EXPIRES",
             "LAST USED",
             "LIMITS",
+            "REPLACED BY",
         ];
         let rows: Vec<_> = all.iter().map(|key| row(key, now)).collect();
         print(&table(headings, &rows))
     }
 }
 
-impl Revoke {
-    /// Whoever pastes the key itself must not find it in the error, nor in a log of it.
-    fn check(&self) -> Result<(), Failure> {
-        if IdKind::ApiKey.matches(&self.id) {
-            return Ok(());
-        }
-        Err(Failure::Usage(
-            "a key's id (key_…) is needed; `tokenbroker api-key list` shows them".to_owned(),
-        ))
+/// Whoever pastes the key itself must not find it in the error, nor in a log of it.
+fn check_id(id: &str) -> Result<(), Failure> {
+    if IdKind::ApiKey.matches(id) {
+        return Ok(());
     }
+    Err(Failure::Usage(
+        "a key's id (key_…) is needed; `tokenbroker api-key list` shows them".to_owned(),
+    ))
+}
 
+impl Revoke {
     async fn run(self, keys: &ApiKeys) -> Result<(), Failure> {
         match keys.revoke(&self.id).await {
             Err(crate::Error::NotFound(..)) => Err(Failure::Failed(format!(
@@ -288,6 +369,11 @@ fn as_object(key: &Stored, now: Timestamp) -> serde_json::Value {
         "prefix": key.prefix,
         "state": state(key, now),
         "constraints": key.constraints,
+        "rate_limit": key.rate_limit.map(|limit| json!({
+            "requests_per_second": limit.requests_per_second,
+            "burst": limit.burst,
+        })),
+        "replaced_by": key.replaced_by,
         "created_by": key.created_by,
         "created_at": key.created_at.to_string(),
         "expires_at": text(key.expires_at),
@@ -296,7 +382,7 @@ fn as_object(key: &Stored, now: Timestamp) -> serde_json::Value {
     })
 }
 
-fn row(key: &Stored, now: Timestamp) -> [String; 9] {
+fn row(key: &Stored, now: Timestamp) -> [String; 10] {
     let text = |at: Option<Timestamp>| at.map_or_else(|| "never".to_owned(), |at| at.to_string());
     [
         key.id.clone(),
@@ -307,11 +393,13 @@ fn row(key: &Stored, now: Timestamp) -> [String; 9] {
         state(key, now).to_owned(),
         text(key.expires_at),
         text(key.last_used_at),
-        limits(&key.constraints),
+        limits(key),
+        key.replaced_by.clone().unwrap_or_default(),
     ]
 }
 
-fn limits(constraints: &Constraints) -> String {
+fn limits(key: &Stored) -> String {
+    let constraints = &key.constraints;
     let lists = [
         ("app", &constraints.apps),
         ("owner", &constraints.owners),
@@ -323,6 +411,12 @@ fn limits(constraints: &Constraints) -> String {
         .collect();
     if constraints.link_only {
         words.push("link-only".to_owned());
+    }
+    if let Some(limit) = key.rate_limit {
+        words.push(format!(
+            "rate={}:{}",
+            limit.requests_per_second, limit.burst
+        ));
     }
     words.join(" ")
 }

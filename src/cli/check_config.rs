@@ -3,8 +3,8 @@
 use clap::Args;
 
 use super::{Failure, print};
-use crate::bootstrap;
 use crate::config::{Config, Environment};
+use crate::{app, bootstrap};
 
 /// Check the configuration without starting anything
 ///
@@ -18,8 +18,9 @@ Examples:
 pub(super) struct CheckConfig {}
 
 impl CheckConfig {
-    /// On a configuration that was loaded there is nothing left to find fault with.
+    /// On a configuration that was loaded little is left to find fault with.
     pub(super) fn run(self, config: &Config) -> Result<(), Failure> {
+        app::check(config)?;
         let environment = match config.environment {
             Environment::Development => "development",
             Environment::Production => "production",
@@ -29,12 +30,17 @@ impl CheckConfig {
             (None, 0) => "none given; `serve` will refuse to start".to_owned(),
             (None, count) => format!("{count} in the configuration"),
         };
+        let encryption = match &config.grpc.tls {
+            Some(tls) if tls.client_ca_file.is_some() => "TLS, with client certificates",
+            Some(_) => "TLS",
+            None => "plaintext",
+        };
         print(&format!(
             "The configuration has no faults.\n  \
              environment  {environment}\n  \
              database     {}\n  \
              keys         {keys}\n  \
-             gRPC         {}\n  \
+             gRPC         {}, {encryption}\n  \
              browser      {}, reached as {}\n  \
              journal      {}\n  \
              apps         {} declared\n",

@@ -4,9 +4,12 @@
 //! to scripts.
 
 mod api_key;
+mod audit;
 mod check_config;
 mod migrate;
+mod person;
 mod serve;
+mod user;
 mod version;
 
 use std::fmt::Write as _;
@@ -34,7 +37,8 @@ else by TOKENBROKER_CONFIG, and variables such as TOKENBROKER__GRPC__LISTEN=127.
 
 Exit codes:
   0  success
-  1  failure; for `migrate status`: something is pending or not as it must be
+  1  failure; for `migrate status`: something is pending or not as it must be; for `audit verify`:
+     something was found
   2  the command line is not as it must be
   3  the configuration has faults
   4  the database can't be reached, or its schema is not the one needed
@@ -61,6 +65,12 @@ enum Command {
     Migrate(migrate::Migrate),
     /// Make, list and revoke the keys that callers authenticate with
     ApiKey(api_key::ApiKey),
+    /// Verify, export and show the checkpoints of the audit trail
+    Audit(audit::Audit),
+    /// Export or erase what is held about one person
+    Person(person::Person),
+    /// Make, list and change users, who sign in with a password or through a provider
+    User(user::User),
     /// Print the version
     Version(version::Version),
 }
@@ -128,6 +138,9 @@ impl Cli {
                     Command::CheckConfig(command) => command.run(&config),
                     Command::Migrate(command) => command.run(config).await,
                     Command::ApiKey(command) => command.run(config).await,
+                    Command::Audit(command) => command.run(config).await,
+                    Command::Person(command) => command.run(config).await,
+                    Command::User(command) => command.run(config).await,
                     Command::Version(command) => command.run(),
                 },
             },

@@ -16,6 +16,8 @@ pub struct Authorizations {
     pub confirmation_ttl: Duration,
     /// The most authorisations in progress for one owner.
     pub max_pending_per_owner: u32,
+    /// The most sign-ins in progress for one app.
+    pub max_pending_sign_ins_per_app: u32,
     /// How often strays are finished and expired ones closed.
     pub sweep_interval: Duration,
     /// How long finished authorisations are kept.
@@ -30,6 +32,8 @@ impl Authorizations {
             confirmation_ttl: reader.duration("authorizations.confirmation_ttl", MINUTE..=DAY),
             max_pending_per_owner: reader
                 .integer("authorizations.max_pending_per_owner", 1..=1_000),
+            max_pending_sign_ins_per_app: reader
+                .integer("authorizations.max_pending_sign_ins_per_app", 1..=1_000_000),
             sweep_interval: reader.duration("authorizations.sweep_interval", SECOND..=HOUR),
             retention: reader.duration("authorizations.retention", HOUR..=3_650 * DAY),
         }

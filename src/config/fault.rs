@@ -23,7 +23,7 @@ pub struct Faults(Vec<Fault>);
 
 impl Faults {
     /// Sorts by key, so that the report does not depend on the order of reading.
-    pub(super) fn new(mut faults: Vec<Fault>) -> Self {
+    pub(crate) fn new(mut faults: Vec<Fault>) -> Self {
         faults.sort_by(|a, b| a.key.cmp(&b.key));
         Self(faults)
     }

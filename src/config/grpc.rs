@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::reader::Reader;
-use super::{MINUTE, SECOND};
+use super::{MINUTE, SECOND, Tls};
 
 /// The gRPC listener.
 #[derive(Clone, Debug)]
@@ -13,6 +13,10 @@ pub struct Grpc {
     pub listen: SocketAddr,
     /// Plaintext on an address that is not loopback was asked for.
     pub allow_plaintext: bool,
+    /// TLS; `None` for plaintext.
+    pub tls: Option<Tls>,
+    /// The most connections at once; further ones are closed.
+    pub max_connections: usize,
     /// Whether server reflection is offered.
     pub reflection: Reflection,
     /// The longest a unary call may take.
@@ -61,6 +65,8 @@ impl Grpc {
                 .parsed("grpc.listen", "an address such as \"127.0.0.1:7480\"")
                 .unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 0))),
             allow_plaintext: reader.boolean("grpc.allow_plaintext"),
+            tls: Tls::read(reader),
+            max_connections: reader.integer("grpc.max_connections", 1..=1_000_000),
             reflection: reader
                 .choice("grpc.reflection", &REFLECTION)
                 .unwrap_or(Reflection::Off),
@@ -75,16 +81,23 @@ impl Grpc {
         if reader.sound(&["grpc.listen", "grpc.allow_plaintext"])
             && !grpc.listen.ip().is_loopback()
             && !grpc.allow_plaintext
+            && !asks_for_tls(reader)
         {
             reader.fault(
                 "grpc.listen",
                 format!(
                     "{} is not a loopback address, and tokens would cross the network in \
-                     plaintext; set grpc.allow_plaintext = true if something else encrypts it",
+                     plaintext; set grpc.tls.cert_file and grpc.tls.key_file, or \
+                     grpc.allow_plaintext = true if something else encrypts it",
                     grpc.listen
                 ),
             );
         }
         grpc
     }
+}
+
+/// Whether TLS is meant, if maybe wrongly set up: then that is the fault to report.
+fn asks_for_tls(reader: &Reader) -> bool {
+    reader.is_set("grpc.tls.cert_file") || reader.is_set("grpc.tls.key_file")
 }

@@ -5,7 +5,9 @@
 //! Every fault is found in one run and reported with its full key. What a key does, and what too
 //! high or too low a value costs, is said in `config.default.toml`.
 
+mod access;
 mod apps;
+mod audit;
 mod authorizations;
 mod backup;
 mod cache;
@@ -15,13 +17,17 @@ mod fault;
 mod grpc;
 mod journal;
 mod keys;
+mod limits;
+mod passwords;
 mod postgres_url;
 mod providers;
 mod reader;
 pub mod refresh;
 mod retention;
+mod sessions;
 mod sources;
 mod telemetry;
+mod tls;
 mod values;
 mod web;
 
@@ -31,7 +37,11 @@ mod tests;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+pub use access::{
+    Access, CertificateName, CertificateRule, Granted, JwtIssuer, JwtKeySource, JwtRule, spiffe,
+};
 pub use apps::DeclaredApp;
+pub use audit::{Audit, TokenReads};
 pub use authorizations::Authorizations;
 pub use backup::Backup;
 pub use cache::Cache;
@@ -41,11 +51,15 @@ pub use fault::{Fault, Faults};
 pub use grpc::{Grpc, Reflection};
 pub use journal::Journal;
 pub use keys::Keys;
+pub use limits::{Limits, RoleLimit};
+pub use passwords::Passwords;
 pub use providers::Providers;
 pub use refresh::{LEASE_SPARE, Refresh};
 pub use retention::Retention;
+pub use sessions::Sessions;
 pub use sources::Sources;
 pub use telemetry::{LogFormat, Telemetry};
+pub use tls::Tls;
 pub use web::Web;
 
 use reader::Reader;
@@ -64,6 +78,8 @@ pub struct Config {
     pub data_dir: PathBuf,
     /// The gRPC listener.
     pub grpc: Grpc,
+    /// Callers known by something else than an API key or a session.
+    pub access: Access,
     /// The browser listener.
     pub web: Web,
     /// The database and its pool.
@@ -80,8 +96,16 @@ pub struct Config {
     pub events: Events,
     /// Authorisations in progress.
     pub authorizations: Authorizations,
+    /// What hashing a password costs, and the brake on failed sign-ins.
+    pub passwords: Passwords,
+    /// Sessions of users.
+    pub sessions: Sessions,
     /// Which addresses providers may have, and how they are connected to.
     pub providers: Providers,
+    /// How often callers may call.
+    pub limits: Limits,
+    /// The audit trail.
+    pub audit: Audit,
     /// How long history is kept.
     pub retention: Retention,
     /// Where backups go.
@@ -146,6 +170,8 @@ impl Config {
             .unwrap_or(Environment::Production);
         let data_dir = reader.path("data_dir");
         let grpc = Grpc::read(reader);
+        let asks = reader.is_set("grpc.tls.client_ca_file");
+        let access = Access::read(reader, asks);
         let web = Web::read(reader);
         let database = Database::read(reader, &data_dir);
         let keys = Keys::read(reader, &database.engine, &data_dir);
@@ -154,7 +180,11 @@ impl Config {
         let refresh = Refresh::read(reader);
         let events = Events::read(reader);
         let authorizations = Authorizations::read(reader);
+        let passwords = Passwords::read(reader);
+        let sessions = Sessions::read(reader);
         let providers = Providers::read(reader);
+        let limits = Limits::read(reader);
+        let audit = Audit::read(reader);
         let retention = Retention::read(reader);
         let backup = Backup::read(reader);
         let telemetry = Telemetry::read(reader);
@@ -180,6 +210,7 @@ impl Config {
             environment,
             data_dir,
             grpc,
+            access,
             web: web?,
             database,
             keys,
@@ -188,7 +219,11 @@ impl Config {
             refresh,
             events,
             authorizations,
+            sessions,
+            passwords,
             providers,
+            limits,
+            audit,
             retention,
             backup,
             telemetry,

@@ -150,18 +150,25 @@ impl Reader {
         self.required(key, values::boolean).unwrap_or_default()
     }
 
+    /// True or false; none is false.
+    pub(super) fn optional_boolean(&mut self, key: &str) -> bool {
+        self.optional(key, values::boolean).unwrap_or_default()
+    }
+
+    /// A whole number within `range`, or none.
+    pub(super) fn optional_integer<T>(&mut self, key: &str, range: RangeInclusive<T>) -> Option<T>
+    where
+        T: Copy + PartialOrd + Display + TryFrom<i64>,
+    {
+        self.optional(key, |raw| integer_within(raw, &range))
+    }
+
     /// A whole number within `range`.
     pub(super) fn integer<T>(&mut self, key: &str, range: RangeInclusive<T>) -> T
     where
         T: Copy + PartialOrd + Display + TryFrom<i64>,
     {
-        let parsed = self.required(key, |raw| {
-            let value = values::integer(raw)?;
-            T::try_from(value)
-                .ok()
-                .filter(|value| range.contains(value))
-                .ok_or_else(|| out_of_range(&value, range.start(), range.end()))
-        });
+        let parsed = self.required(key, |raw| integer_within(raw, &range));
         parsed.unwrap_or(*range.start())
     }
 
@@ -384,6 +391,17 @@ fn is_empty(entry: &Entry) -> bool {
         Raw::Typed(toml::Value::Array(items)) => items.is_empty(),
         Raw::Typed(_) => false,
     }
+}
+
+fn integer_within<T>(raw: &Raw, range: &RangeInclusive<T>) -> Result<T, String>
+where
+    T: PartialOrd + Display + TryFrom<i64>,
+{
+    let value = values::integer(raw)?;
+    T::try_from(value)
+        .ok()
+        .filter(|value| range.contains(value))
+        .ok_or_else(|| out_of_range(&value, range.start(), range.end()))
 }
 
 fn not(raw: &Raw, what: &str) -> String {

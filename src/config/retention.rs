@@ -12,6 +12,8 @@ pub struct Retention {
     pub refresh_attempts: Duration,
     /// How long sync records are kept.
     pub sync_records: Duration,
+    /// How long sessions are kept after their end.
+    pub sessions: Duration,
     /// How often what is too old is deleted.
     pub sweep_interval: Duration,
     /// The most rows deleted in one transaction.
@@ -23,6 +25,7 @@ impl Retention {
         Self {
             refresh_attempts: reader.duration("retention.refresh_attempts", DAY..=3_650 * DAY),
             sync_records: reader.duration("retention.sync_records", DAY..=3_650 * DAY),
+            sessions: reader.duration("retention.sessions", DAY..=3_650 * DAY),
             sweep_interval: reader.duration("retention.sweep_interval", MINUTE..=DAY),
             batch: reader.integer("retention.batch", 1..=100_000),
         }

@@ -178,6 +178,22 @@ fn the_http_deadline_must_fit_into_the_lease() {
 }
 
 #[test]
+fn passwords_are_hashed_at_owasps_least_or_more() {
+    let report = faults("[passwords]\nmemory = 19455\niterations = 1\nmax_delay = \"1s\"\n");
+    for fault in ["passwords.memory: ", "passwords.iterations: "] {
+        assert!(report.contains(fault), "{report}");
+    }
+    let report = faults("[passwords]\nbase_delay = \"2s\"\nmax_delay = \"1s\"\n");
+    assert_eq!(
+        report,
+        "passwords.base_delay: this must not exceed passwords.max_delay"
+    );
+    let defaults = Config::load(Sources::default()).unwrap().passwords;
+    let cost = (defaults.memory, defaults.iterations, defaults.parallelism);
+    assert_eq!(cost, (19_456, 2, 1));
+}
+
+#[test]
 fn plaintext_off_loopback_must_be_asked_for() {
     let report = faults("[grpc]\nlisten = \"0.0.0.0:7480\"\n");
     assert!(report.starts_with("grpc.listen: 0.0.0.0:7480 is not a loopback address"));

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use ipnet::IpNet;
 use url::{Host, Url};
 
 use super::reader::Reader;
@@ -16,6 +17,8 @@ pub struct Web {
     /// Where browsers reach the listener. Its path ends with a slash, so that
     /// `public_url.join("callback/…")` keeps a path prefix.
     pub public_url: Url,
+    /// Networks of proxies that are believed where a browser comes from.
+    pub trusted_proxies: Vec<IpNet>,
     /// The longest a page may take.
     pub request_timeout: Duration,
 }
@@ -27,6 +30,8 @@ impl Web {
             .parsed("web.listen", "an address such as \"127.0.0.1:7481\"")
             .unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 0)));
         let public_url = reader.url("web.public_url");
+        let trusted_proxies =
+            reader.list("web.trusted_proxies", "a network such as \"10.1.0.0/16\"");
         let request_timeout = reader.duration("web.request_timeout", SECOND..=5 * MINUTE);
         let mut public_url = public_url?;
         if let Some(problem) = problem_of(&public_url) {
@@ -39,6 +44,7 @@ impl Web {
         Some(Self {
             listen,
             public_url,
+            trusted_proxies,
             request_timeout,
         })
     }

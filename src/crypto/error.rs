@@ -64,6 +64,9 @@ pub enum Error {
     /// The plaintext is longer than the cipher admits (256 GiB).
     #[error("the value is too long to seal")]
     TooLong,
+    /// A password could not be hashed, or a stored hash is none of Argon2id.
+    #[error("Argon2id failed: {0}")]
+    Password(String),
     /// The key file could not be made or used.
     #[error("key file {}: {fault}", path.display())]
     KeyFile {

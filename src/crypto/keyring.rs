@@ -8,6 +8,7 @@ use secrecy::SecretString;
 use zeroize::Zeroizing;
 
 use super::envelope::{self, Context};
+use super::signing::{PUBLIC_KEY_BYTES, Signer};
 use super::{Error, KEY_BYTES, digest, is_key_id};
 use crate::model::Sealed;
 
@@ -159,6 +160,21 @@ impl Keyring {
             mac.first_chunk::<FINGERPRINT_BYTES>()
                 .unwrap_or(&[0; FINGERPRINT_BYTES]),
         )
+    }
+
+    /// What signs: derived from the active key. `None` for no keyring that could be made.
+    pub fn signer(&self) -> Option<Signer> {
+        Signer::derived_from(self.key(&self.0.active).ok()?)
+    }
+
+    /// The public keys of all that could sign, older keys included.
+    pub fn public_keys(&self) -> Vec<[u8; PUBLIC_KEY_BYTES]> {
+        let signers = self
+            .0
+            .keys
+            .values()
+            .filter_map(|key| Signer::derived_from(key));
+        signers.map(|signer| *signer.public_key()).collect()
     }
 
     fn key(&self, id: &str) -> Result<&[u8; KEY_BYTES], Error> {

@@ -7,10 +7,13 @@
 pub mod digest;
 mod envelope;
 mod error;
+pub mod jwt;
 pub mod keyfile;
 mod keyring;
+pub mod password;
 pub mod private_file;
 pub mod random;
+pub mod signing;
 
 pub use envelope::{Context, Purpose};
 pub use error::{Error, KeyFileFault};

@@ -15,9 +15,10 @@ use tokio_stream::Stream;
 use tonic::{Request, Response, Status};
 
 use crate::access::audit::Trail;
-use crate::access::{ApiKeys, Callers, Persons, Sessions, Users};
-use crate::broker::{Authorizations, Connections};
+use crate::access::{ApiKeys, Callers, Sessions, Users};
+use crate::broker::{Authorizations, Persons};
 use crate::clock::Clock;
+use crate::grpc::streams::Streams;
 use crate::pb::{self, administration_server::Administration};
 use crate::tasks::Tasks;
 
@@ -38,8 +39,8 @@ pub struct Context {
     pub persons: Arc<Persons>,
     /// Sign-ins through a provider.
     pub authorizations: Arc<Authorizations>,
-    /// Connections, which a person's erasure ends.
-    pub connections: Arc<Connections>,
+    /// Places for streams of audit events.
+    pub streams: Streams,
     /// The time.
     pub clock: Clock,
     /// Where work runs that outlives its caller.

@@ -1,7 +1,9 @@
 //! Who calls: put on the request by the authentication layer.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
+use http::HeaderMap;
 use tonic::{Extensions, Request, Status};
 
 use crate::access::{Caller, Origin, Peer, Principal};
@@ -28,14 +30,24 @@ pub fn among(extensions: &Extensions) -> Result<&Arc<Principal>, Status> {
 
 /// Where a request comes from.
 pub fn origin<T>(request: &Request<T>) -> Origin {
+    origin_of(request.metadata().as_ref(), request.extensions())
+}
+
+/// The address that a request comes from.
+pub fn address(extensions: &Extensions) -> Option<IpAddr> {
+    extensions.get::<Peer>().and_then(|peer| peer.ip)
+}
+
+/// Where a request of these parts comes from.
+pub fn origin_of(headers: &HeaderMap, extensions: &Extensions) -> Origin {
     let text = |name: &str| {
-        let value = request.metadata().get(name);
-        value
+        headers
+            .get(name)
             .and_then(|value| value.to_str().ok())
             .unwrap_or_default()
     };
     Origin {
-        ip: request.extensions().get::<Peer>().and_then(|peer| peer.ip),
+        ip: address(extensions),
         user_agent: Origin::clean_user_agent(text("user-agent")),
         trace_id: trace_id(text("traceparent")),
     }

@@ -3,7 +3,6 @@
 use std::collections::HashSet;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_stream::{Stream, StreamExt as _};
@@ -13,9 +12,10 @@ use super::caller::principal;
 use super::convert;
 use super::fields::{CLIENT_ID_MAX, Fields, NAME_MAX};
 use super::page::Page;
+use super::streams;
 use super::token_broker::Context;
 use super::tokens::token;
-use crate::access::{Permission, Principal};
+use crate::access::{Caller, Permission, Principal};
 use crate::broker::events::{Delivery, Filter, WatchFilter};
 use crate::broker::tokens::Tokens;
 use crate::error::{Error, Resource};
@@ -24,8 +24,6 @@ use crate::pb;
 
 const APPS_MAX: usize = 100;
 const FILTER_MAX: usize = 1_000;
-/// How long to wait for a stream to end.
-const FULL_FOR: Duration = Duration::from_secs(5);
 /// Longest cursor, in characters.
 const CURSOR_MAX: usize = 256;
 
@@ -75,9 +73,7 @@ pub(super) async fn watch(
         connections: request.connection_ids.into_iter().collect(),
         kinds: kinds.into_iter().flatten().collect(),
     };
-    let Ok(permit) = Arc::clone(&context.streams).try_acquire_owned() else {
-        return Err(full().into());
-    };
+    let place = context.streams.place(&principal)?;
     let hub = Arc::clone(&context.hub);
     let caller = Arc::clone(principal.principal());
     let watcher = context
@@ -88,7 +84,7 @@ pub(super) async fn watch(
         .include_access_tokens
         .then(|| Arc::clone(&context.tokens));
     let stream = ReceiverStream::new(watcher).then(move |delivery| {
-        let (tokens, principal) = (tokens.clone(), Arc::clone(principal.principal()));
+        let (tokens, principal) = (tokens.clone(), principal.clone());
         async move {
             match delivery {
                 Ok(delivery) => Ok(response(delivery, tokens.as_deref(), &principal).await),
@@ -96,21 +92,7 @@ pub(super) async fn watch(
             }
         }
     });
-    let stream = stream.map(move |response| {
-        // Given back when the stream is dropped.
-        let _ = &permit;
-        response
-    });
-    Ok(Response::new(Box::pin(stream)))
-}
-
-fn full() -> Error {
-    Error::ResourceExhausted {
-        message: "this replica has as many event streams as `grpc.max_streams_watching` allows; \
-                  another may have room"
-            .to_owned(),
-        retry_after: FULL_FOR,
-    }
+    Ok(Response::new(Box::pin(streams::holding(place, stream))))
 }
 
 fn names(fields: &mut Fields, field: &str, values: &[String], most: usize, longest: usize) {
@@ -127,7 +109,7 @@ fn names(fields: &mut Fields, field: &str, values: &[String], most: usize, longe
 async fn response(
     delivery: Delivery,
     tokens: Option<&Tokens>,
-    principal: &Arc<Principal>,
+    caller: &Caller,
 ) -> pb::WatchTokenEventsResponse {
     let mut response = pb::WatchTokenEventsResponse {
         cursor: delivery.cursor,
@@ -138,7 +120,7 @@ async fn response(
         && carries_token(happened.event.kind)
     {
         let held = tokens
-            .of_generation(principal, &shown.connection_id, shown.generation)
+            .of_generation(caller, &shown.connection_id, shown.generation)
             .await;
         shown.token = held.map(|held| token(&held, false));
     }

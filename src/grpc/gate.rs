@@ -2,6 +2,7 @@
 //! looking up a key may wait for the database.
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::sync::{Arc, LazyLock};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
@@ -9,12 +10,16 @@ use std::time::{Duration, Instant};
 use http::header::AUTHORIZATION;
 use http::{HeaderMap, Request, Response};
 use tonic::body::Body;
+use tonic::transport::server::TcpConnectInfo;
 use tonic::{Code, Status};
 use tower::{Layer, Service};
 use tracing::Instrument as _;
 
+use super::caller::origin_of;
+use crate::access::audit::Refusals;
+use crate::access::limits::Addresses;
 use crate::access::policy::{RULES, Rule};
-use crate::access::{Callers, Peer, Principal};
+use crate::access::{Callers, Origin, Peer, Principal};
 use crate::error::{Error, Unknown};
 use crate::tasks::Tasks;
 use crate::telemetry::{self, Metrics};
@@ -32,21 +37,28 @@ pub struct Gate {
     metrics: Arc<Metrics>,
     tasks: Tasks,
     timeout: Duration,
+    addresses: Arc<Addresses>,
+    refusals: Arc<Refusals>,
 }
 
 impl Gate {
-    /// `timeout` bounds every unary call; streams are not bounded.
+    /// `timeout` bounds every unary call; streams are not bounded. `addresses` counts where
+    /// credentials are refused from, `refusals` for the audit trail.
     pub fn new(
         callers: Arc<Callers>,
         metrics: Arc<Metrics>,
         tasks: Tasks,
         timeout: Duration,
+        addresses: Addresses,
+        refusals: Arc<Refusals>,
     ) -> Self {
         Self {
             callers,
             metrics,
             tasks,
             timeout,
+            addresses: Arc::new(addresses),
+            refusals,
         }
     }
 }
@@ -133,31 +145,64 @@ fn span(path: &str, request: &Request<Body>) -> tracing::Span {
 impl Gate {
     async fn pass<S>(
         self: Arc<Self>,
-        mut inner: S,
+        inner: S,
         mut request: Request<Body>,
     ) -> Result<Response<Body>, S::Error>
     where
         S: Service<Request<Body>, Response = Response<Body>>,
     {
         // An unknown path is the router's to refuse, as unimplemented.
-        let rule = BY_PATH.get(request.uri().path()).copied();
-        if let Some(rule) = rule.filter(|rule| *rule != Rule::Open)
+        let rule = BY_PATH.get_key_value(request.uri().path());
+        let mut known = None;
+        if let Some((rpc, rule)) = rule.map(|(rpc, rule)| (*rpc, *rule))
+            && rule != Rule::Open
             && !(rule == Rule::Optional && !request.headers().contains_key(AUTHORIZATION))
         {
-            let peer = request.extensions().get::<Peer>();
-            match self.admit(request.headers(), peer).await {
+            match self.admit(request.headers(), request.extensions()).await {
                 Ok(principal) => {
-                    if let Err(error) = judge(&principal, rule) {
+                    // What is denied was a call too.
+                    let charged = principal.limiter.charge();
+                    if let Err(error) = charged.and_then(|()| judge(&principal, rule)) {
+                        self.count_limited(&error);
+                        self.count_denied(&principal, &error, rpc, &request);
                         return Ok(Status::from(error).into_http());
                     }
                     if telemetry::tracing_enabled() {
                         tracing::Span::current().record("tokenbroker.caller.id", &*principal.id);
                     }
+                    let ip = address_of(request.extensions());
+                    known = Some((Arc::clone(&principal), ip, rpc));
                     request.extensions_mut().insert(principal);
                 }
-                Err(error) => return Ok(Status::from(error).into_http()),
+                Err(error) => {
+                    self.count_limited(&error);
+                    self.count_refused(&error, &request);
+                    return Ok(Status::from(error).into_http());
+                }
             }
         }
+        let answer = self.answer(inner, request).await;
+        // What the caller is held to, handlers judge.
+        if let (Some((principal, ip, rpc)), Ok(response)) = (known, &answer)
+            && is_denied(response)
+        {
+            let origin = Origin {
+                ip,
+                ..Origin::default()
+            };
+            self.refusals.denied(&principal, "", rpc, &origin);
+        }
+        answer
+    }
+
+    async fn answer<S>(
+        &self,
+        mut inner: S,
+        request: Request<Body>,
+    ) -> Result<Response<Body>, S::Error>
+    where
+        S: Service<Request<Body>, Response = Response<Body>>,
+    {
         let timeout = deadline(&request, self.timeout);
         let mut answering = std::pin::pin!(inner.call(request));
         // What is answered from memory is ready at once: no timer is set for it.
@@ -178,12 +223,29 @@ impl Gate {
     async fn admit(
         &self,
         headers: &HeaderMap,
-        peer: Option<&Peer>,
+        extensions: &http::Extensions,
     ) -> Result<Arc<Principal>, Error> {
         let token = bearer_of(headers)?;
+        let peer = extensions.get::<Peer>();
         if let Some(principal) = self.callers.recognise(token, peer) {
             return Ok(principal);
         }
+        let address = address_of(extensions);
+        self.addresses.admit(address)?;
+        let outcome = self.look_up(token, peer).await;
+        if let Err(Error::Unauthenticated(unknown)) = &outcome
+            && *unknown != Unknown::Missing
+        {
+            self.addresses.refused(address);
+        }
+        outcome
+    }
+
+    async fn look_up(
+        &self,
+        token: Option<&str>,
+        peer: Option<&Peer>,
+    ) -> Result<Arc<Principal>, Error> {
         let callers = Arc::clone(&self.callers);
         let token = token.map(secrecy::SecretString::from);
         let peer = peer.cloned();
@@ -195,6 +257,53 @@ impl Gate {
             })
             .await
     }
+
+    fn count_denied(
+        &self,
+        principal: &Principal,
+        error: &Error,
+        rpc: &str,
+        request: &Request<Body>,
+    ) {
+        if let Error::PermissionDenied(permission) = error {
+            let origin = origin_of(request.headers(), request.extensions());
+            self.refusals.denied(principal, permission, rpc, &origin);
+        }
+    }
+
+    fn count_refused(&self, error: &Error, request: &Request<Body>) {
+        if let Error::Unauthenticated(unknown) = error {
+            let origin = origin_of(request.headers(), request.extensions());
+            // Credentials that can't even be read were sent, too.
+            let sent = bearer_of(request.headers()).unwrap_or(Some(""));
+            let peer = request.extensions().get::<Peer>();
+            let certificate = peer.and_then(|peer| peer.certificate.as_ref());
+            let certificate = certificate.map(|certificate| &certificate.fingerprint);
+            self.refusals.refused(*unknown, sent, certificate, &origin);
+        }
+    }
+
+    fn count_limited(&self, error: &Error) {
+        if let Error::RateLimited { limit, .. } = error {
+            self.metrics.rate_limited(limit);
+        }
+    }
+}
+
+/// Whether an answer that ended with its head says that the caller may not. Others have no status
+/// among their headers, so that this costs them nothing.
+fn is_denied(answer: &Response<Body>) -> bool {
+    let status = answer.headers().get(Status::GRPC_STATUS);
+    status.is_some_and(|code| Code::from_bytes(code.as_bytes()) == Code::PermissionDenied)
+}
+
+/// Where a request comes from, as the transport or a trusted proxy tells.
+fn address_of(extensions: &http::Extensions) -> Option<IpAddr> {
+    let told = extensions.get::<Peer>().and_then(|peer| peer.ip);
+    told.or_else(|| {
+        let socket = extensions.get::<TcpConnectInfo>()?;
+        Some(socket.remote_addr()?.ip())
+    })
 }
 
 /// The bearer token of a request, if it has credentials at all.

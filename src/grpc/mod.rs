@@ -14,6 +14,7 @@ pub mod page;
 mod records;
 mod registry_convert;
 pub mod status;
+pub mod streams;
 pub mod token_broker;
 mod tokens;
 

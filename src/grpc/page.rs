@@ -74,11 +74,15 @@ impl Page {
             return String::new();
         }
         rows.truncate(self.size);
-        rows.last().map_or_else(String::new, |row| {
-            let mut bytes = self.binding.to_vec();
-            bytes.extend_from_slice(key(row).as_bytes());
-            URL_SAFE_NO_PAD.encode(bytes)
-        })
+        rows.last()
+            .map_or_else(String::new, |row| self.token(&key(row)))
+    }
+
+    /// The token of the page behind this key, where the rows themselves don't tell that there is one.
+    pub fn token(&self, key: &str) -> String {
+        let mut bytes = self.binding.to_vec();
+        bytes.extend_from_slice(key.as_bytes());
+        URL_SAFE_NO_PAD.encode(bytes)
     }
 }
 

@@ -97,6 +97,13 @@ pub fn wire(error: &Error) -> Wire {
             retry_delay = Some(*retry_after);
             (Code::ResourceExhausted, "RATE_LIMITED")
         }
+        Error::RateLimited {
+            limit, retry_after, ..
+        } => {
+            metadata.push(("limit", (*limit).to_owned()));
+            retry_delay = Some(*retry_after);
+            (Code::ResourceExhausted, "RATE_LIMITED")
+        }
         Error::OutOfRange(_) => (Code::OutOfRange, "CURSOR_OUT_OF_RANGE"),
         Error::WatcherTooSlow => (Code::Aborted, "WATCHER_TOO_SLOW"),
         Error::Unavailable(..) => {

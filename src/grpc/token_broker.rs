@@ -3,10 +3,10 @@
 use std::pin::Pin;
 use std::sync::Arc;
 
-use tokio::sync::Semaphore;
 use tokio_stream::Stream;
 use tonic::{Request, Response, Status};
 
+use super::streams::Streams;
 use super::{authorizations, connections, events, records, tokens};
 use crate::broker::{Authorizations, Connections, Hub, Syncs, Tokens};
 use crate::clock::Clock;
@@ -27,8 +27,8 @@ pub struct Context {
     pub tokens: Arc<Tokens>,
     /// Events.
     pub hub: Arc<Hub>,
-    /// A permit for each stream of events that may run at once.
-    pub streams: Arc<Semaphore>,
+    /// Places for streams of events.
+    pub streams: Streams,
     /// Apps, where a filter names them.
     pub registry: Arc<Registry>,
     /// The time.

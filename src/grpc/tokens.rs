@@ -1,5 +1,6 @@
 //! Access tokens on the wire.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -7,12 +8,12 @@ use futures_util::stream::{FuturesOrdered, StreamExt as _};
 use secrecy::ExposeSecret as _;
 use tonic::{Request, Response, Status};
 
-use super::caller::{among, principal};
+use super::caller::{address, among, origin_of, principal};
 use super::convert;
 use super::fields::{CLIENT_ID_MAX, Fields, NAME_MAX};
 use super::status::wire;
 use super::token_broker::Context;
-use crate::access::{Permission, Principal};
+use crate::access::{Caller, Permission, Principal};
 use crate::broker::cache::Held;
 use crate::broker::tokens::{Rejection, Served, Target, Wanted};
 use crate::error::Error;
@@ -28,8 +29,14 @@ pub(super) async fn get(
     request: Request<pb::GetAccessTokenRequest>,
 ) -> Result<Response<pb::GetAccessTokenResponse>, Status> {
     // Taken apart, so that the caller is borrowed and not cloned.
-    let (_, extensions, request) = request.into_parts();
-    let served = serve(context, among(&extensions)?, request).await?;
+    let (metadata, extensions, request) = request.into_parts();
+    let principal = among(&extensions)?;
+    let caller = || {
+        let origin = origin_of(metadata.as_ref(), &extensions);
+        Caller::new(Arc::clone(principal), origin)
+    };
+    let ip = address(&extensions);
+    let served = serve(context, principal, ip, caller, request).await?;
     Ok(Response::new(pb::GetAccessTokenResponse {
         token: Some(token(&served.held, served.below_min_validity)),
     }))
@@ -38,18 +45,20 @@ pub(super) async fn get(
 async fn serve(
     context: &Context,
     principal: &Arc<Principal>,
+    ip: Option<IpAddr>,
+    caller: impl FnOnce() -> Caller,
     request: pb::GetAccessTokenRequest,
 ) -> Result<Served, Error> {
     let (target, wanted) = read(request)?;
     // The hot path: nothing is awaited, nothing is spawned.
-    if let Some(outcome) = context.tokens.get_held(principal, &target, &wanted) {
+    if let Some(outcome) = context.tokens.get_held(principal, ip, &target, &wanted) {
         return outcome;
     }
     let tokens = Arc::clone(&context.tokens);
-    let principal = Arc::clone(principal);
+    let caller = caller();
     context
         .tasks
-        .run(async move { tokens.get(&principal, &target, &wanted).await })
+        .run(async move { tokens.get(&caller, &target, &wanted).await })
         .await
 }
 
@@ -130,7 +139,16 @@ pub(super) async fn batch_get(
     }
     let mut outcomes: FuturesOrdered<_> = requests
         .into_iter()
-        .map(|request| serve(context, principal.principal(), request))
+        .map(|request| {
+            let caller = || principal.clone();
+            serve(
+                context,
+                principal.principal(),
+                principal.origin.ip,
+                caller,
+                request,
+            )
+        })
         .collect();
     let mut results = Vec::with_capacity(outcomes.len());
     while let Some(outcome) = outcomes.next().await {
@@ -173,7 +191,7 @@ pub(super) async fn refresh(
     );
     fields.finish()?;
     let tokens = Arc::clone(&context.tokens);
-    let caller = Arc::clone(principal.principal());
+    let caller = principal.clone();
     let served = context
         .tasks
         .run(async move { tokens.refresh_now(&caller, &target).await })
@@ -209,9 +227,10 @@ pub(super) async fn report_rejected(
         .run(async move {
             tokens
                 .report_rejected(
-                    principal.principal(),
+                    &principal,
                     &request.connection_id,
                     &request.token_id,
+                    request.http_status,
                 )
                 .await
         })

@@ -1,7 +1,10 @@
-//! Deleting what is too old: refresh attempts, synchronisations, answered requests, events.
+//! Deleting what is too old: refresh attempts, synchronisations, answered requests, sessions, events, the
+//! audit trail.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use crate::access::audit::Trail;
 use crate::access::requests::SECRET_REPEATED_FOR;
 use crate::clock::Clock;
 use crate::config;
@@ -22,6 +25,7 @@ pub struct Retention {
     clock: Clock,
     config: config::Retention,
     events: Duration,
+    trail: Arc<Trail>,
 }
 
 /// How many rows a sweep deleted.
@@ -33,8 +37,12 @@ pub struct Swept {
     pub sync_records: usize,
     /// Answered requests.
     pub requests: usize,
+    /// Sessions that ended.
+    pub sessions: usize,
     /// Events.
     pub events: usize,
+    /// Entries of the audit trail.
+    pub audit_events: usize,
 }
 
 /// What is deleted.
@@ -43,17 +51,26 @@ enum Kind {
     RefreshAttempts,
     SyncRecords,
     Requests,
+    Sessions,
     Events,
 }
 
 impl Retention {
-    /// Over a store, with the `[retention]` section and `events.retention`.
-    pub fn new(store: Store, clock: Clock, config: config::Retention, events: Duration) -> Self {
+    /// Over a store, with the `[retention]` section, `events.retention`, and the trail, which knows how
+    /// long it is kept.
+    pub fn new(
+        store: Store,
+        clock: Clock,
+        config: config::Retention,
+        events: Duration,
+        trail: Arc<Trail>,
+    ) -> Self {
         Self {
             store,
             clock,
             config,
             events,
+            trail,
         }
     }
 
@@ -68,14 +85,22 @@ impl Retention {
             requests: self.prune(Kind::Requests, now).await?,
             refresh_attempts: self.prune(Kind::RefreshAttempts, now).await?,
             sync_records: self.prune(Kind::SyncRecords, now).await?,
+            sessions: self.prune(Kind::Sessions, now).await?,
             events: self.prune(Kind::Events, now).await?,
+            // Last: a trail that is not as it was refuses to let anything go.
+            audit_events: self
+                .trail
+                .trim(i64::from(self.config.batch.min(BATCH_MAX)))
+                .await?,
         };
         if swept != Swept::default() {
             tracing::info!(
                 requests = swept.requests,
                 refresh_attempts = swept.refresh_attempts,
                 sync_records = swept.sync_records,
+                sessions = swept.sessions,
                 events = swept.events,
+                audit_events = swept.audit_events,
                 "deleted what was too old"
             );
         }
@@ -98,7 +123,7 @@ impl Retention {
 
     /// Takes a connection for one batch only: other writers get their turn in between.
     async fn prune_batch(&self, kind: Kind, now: Timestamp, limit: i64) -> Result<usize, Error> {
-        use store::{events, idempotency, records};
+        use store::{events, idempotency, records, sessions};
         let deleted = match kind {
             Kind::RefreshAttempts => {
                 let mut conn = self.store.write().await?;
@@ -114,6 +139,11 @@ impl Retention {
                 let mut conn = self.store.write().await?;
                 let before = now.minus(SECRET_REPEATED_FOR);
                 idempotency::any_tenant_prune(&mut conn, now, before, limit).await
+            }
+            Kind::Sessions => {
+                let mut conn = self.store.write().await?;
+                let before = now.minus(self.config.sessions);
+                sessions::any_tenant_prune(&mut conn, before, limit).await
             }
             Kind::Events => {
                 let before = now.minus(self.events);

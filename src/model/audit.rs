@@ -40,8 +40,9 @@ pub struct AuditEvent {
     pub success: bool,
     /// Why not, or why; machine-readable.
     pub reason: String,
-    /// What sort of caller did it.
-    pub actor_kind: ActorKind,
+    /// What sort of caller did it: an [`ActorKind`], as text, so that a row that somebody changed can
+    /// still be read and named.
+    pub actor_kind: String,
     /// The caller's id.
     pub actor_id: String,
     /// On what, such as `connection`.
@@ -66,13 +67,13 @@ pub struct AuditEvent {
     pub erased_by: Option<String>,
 }
 
-/// An entry that has its place.
+/// An entry as it is stored.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Chained {
-    /// Its place, from 1.
-    pub position: i64,
-    /// SHA-256 over the hash of the place before and the entry.
-    pub hash: Vec<u8>,
+    /// Its place, from 1; none until it is chained.
+    pub position: Option<i64>,
+    /// SHA-256 over the hash of the place before and the entry; none until it is chained.
+    pub hash: Option<Vec<u8>>,
     /// The entry.
     pub event: AuditEvent,
 }

@@ -14,6 +14,16 @@ pub enum AuthorizationMode {
     LinkOnly,
 }
 
+/// What an authorisation is for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum AuthorizationIntent {
+    /// To connect an account.
+    #[default]
+    Connect,
+    /// To sign in: the account is learnt, and no token is kept.
+    SignIn,
+}
+
 /// Where an authorisation stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AuthorizationState {
@@ -60,7 +70,9 @@ pub struct Authorization {
     pub tenant: String,
     /// The app.
     pub app_id: String,
-    /// Whom the connection will belong to.
+    /// What it is for.
+    pub intent: AuthorizationIntent,
+    /// Whom the connection will belong to; empty for a sign-in.
     pub owner: String,
     /// How it is bound to them.
     pub mode: AuthorizationMode,
@@ -86,7 +98,9 @@ pub struct Authorization {
     pub connection_id: Option<String>,
     /// The sealed answer of the token endpoint, until the connection has it.
     pub tokens: Option<Sealed>,
-    /// SHA-256 of the one-time code for its confirmation.
+    /// The account that a sign-in learnt; empty until then, and for what connects.
+    pub account_id: String,
+    /// SHA-256 of the one-time code for its confirmation, or for the sign-in.
     pub confirmation_hash: Option<Vec<u8>>,
     /// Why it failed.
     pub failure: AuthorizationFailure,
@@ -98,6 +112,18 @@ pub struct Authorization {
     pub updated_at: Timestamp,
     /// When it lapses.
     pub expires_at: Timestamp,
+}
+
+/// An account that somebody proved to be theirs by signing in at its provider.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ProvedAccount {
+    /// The provider.
+    pub provider: String,
+    /// The account's id there; not empty.
+    pub account_id: String,
+    /// The variables of the app that they signed in through: with others it may be another
+    /// installation of the provider, whose account ids mean other people.
+    pub variables: BTreeMap<String, String>,
 }
 
 /// One visit of an authorisation's link.

@@ -17,7 +17,8 @@ mod user;
 pub use app::{App, AppState, CustomProvider};
 pub use audit::{ActorKind, AuditEvent, ChainHead, Chained, Checkpoint};
 pub use authorization::{
-    Authorization, AuthorizationFailure, AuthorizationMode, AuthorizationState, Visit,
+    Authorization, AuthorizationFailure, AuthorizationIntent, AuthorizationMode,
+    AuthorizationState, ProvedAccount, Visit,
 };
 pub use caller::{ApiKey, Constraints, RateLimit, Role};
 pub use connection::{

@@ -28,6 +28,7 @@ text_enum!(GrantState {
 });
 text_enum!(RefreshPolicy { Always = "always", WhenUsed = "when_used", OnDemand = "on_demand" });
 text_enum!(AuthorizationMode { Confirmed = "confirmed", LinkOnly = "link_only" });
+text_enum!(AuthorizationIntent { Connect = "connect", SignIn = "sign_in" });
 text_enum!(AuthorizationState {
     Pending = "pending",
     Exchanged = "exchanged",

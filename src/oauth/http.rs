@@ -68,6 +68,23 @@ pub(super) struct Answer {
 impl Http {
     /// Builds the client. Fails when no TLS set-up is possible.
     pub fn new(config: HttpConfig) -> Result<Self, Error> {
+        Self::trusting(config, system_roots())
+    }
+
+    /// The same, trusting these certificate authorities (PEM) and not the system's.
+    ///
+    /// # Errors
+    /// Besides those of [`Http::new`]: the text holds no certificate.
+    pub fn with_authorities(config: HttpConfig, pem: &[u8]) -> Result<Self, Error> {
+        let roots = reqwest::Certificate::from_pem_bundle(pem)
+            .map_err(|error| Error::Setup(chain(&error)))?;
+        if roots.is_empty() {
+            return Err(Error::Setup("there is no certificate in it".to_owned()));
+        }
+        Self::trusting(config, roots)
+    }
+
+    fn trusting(config: HttpConfig, roots: Vec<reqwest::Certificate>) -> Result<Self, Error> {
         // Several libraries share the process-wide provider; who comes second finds it there.
         rustls::crypto::ring::default_provider()
             .install_default()
@@ -79,7 +96,7 @@ impl Http {
             .retry(reqwest::retry::never())
             .referer(false)
             .no_proxy()
-            .tls_certs_only(system_roots())
+            .tls_certs_only(roots)
             .dns_resolver(FilteredResolver(filter.clone()))
             // Less than the whole deadline, so that an unreachable host is told from one that
             // may have taken the request.

@@ -15,6 +15,7 @@ mod classify;
 mod client;
 mod discovery;
 mod http;
+pub mod jwks;
 mod quirks;
 mod revoke;
 mod token;

@@ -6,9 +6,11 @@ use std::time::Duration;
 use secrecy::{ExposeSecret as _, SecretString};
 
 use super::registration::{AppChanges, AppFields, NewApp};
-use super::{Registry, allows_provider, reject, require_every_app, require_every_owner};
+use super::{Registry, allows_provider, app_entry, reject};
+use super::{require_every_app, require_every_owner};
+use crate::access::audit::Action;
 use crate::access::requests::{self, Once, Outcome};
-use crate::access::{Permission, Principal};
+use crate::access::{Caller, Permission, Principal};
 use crate::crypto::{Purpose, digest};
 use crate::error::{Error, FieldViolation, Precondition, Resource};
 use crate::model::{App, ConnectionKind, EventKind};
@@ -93,7 +95,7 @@ impl Registry {
     /// [`Error::AlreadyExists`] when its client id or external key is taken; [`Error::NotFound`]
     /// for the provider; [`Error::PermissionDenied`] for a caller whose constraints do not admit
     /// it.
-    pub async fn create_app(&self, caller: &Principal, new: NewApp) -> Result<App, Error> {
+    pub async fn create_app(&self, caller: &Caller, new: NewApp) -> Result<App, Error> {
         require_every_owner(caller, Permission::WriteApps)?;
         require_every_app(caller, Permission::WriteApps)?;
         let message = new.message();
@@ -115,7 +117,7 @@ impl Registry {
 
     async fn make_app(
         &self,
-        caller: &Principal,
+        caller: &Caller,
         new: NewApp,
         once: Option<&Once<'_>>,
     ) -> Result<Option<App>, Error> {
@@ -157,6 +159,11 @@ impl Registry {
             self.provider(&mut tx, &app.tenant, &app.provider).await?;
             self.announce(&mut tx, EventKind::AppChanged, &app.tenant, &app.id)
                 .await?;
+            let mut entry = app_entry(Action::AppCreated, caller, &app);
+            if let Some(secret) = &secret {
+                entry = entry.detail("client_secret", self.name_of(&app, secret));
+            }
+            self.record(&mut tx, &entry).await?;
             Ok(true)
         })?;
         self.poke.notify_one();
@@ -173,7 +180,7 @@ impl Registry {
     /// constraints.
     pub async fn update_app(
         &self,
-        caller: &Principal,
+        caller: &Caller,
         name: &str,
         changes: &AppChanges,
         version: Option<i64>,
@@ -191,9 +198,17 @@ impl Registry {
             if fields.mends(&before) {
                 app = self.mend(&mut tx, app).await?;
             }
+            let changed = fields.differing(&before).join(" ");
+            let state = (fields.state != before.state).then_some(fields.state);
             fields.set(&mut app);
             require_free(&mut tx, &app).await?;
-            self.write_app(&mut tx, app).await
+            let app = self.write_app(&mut tx, app).await?;
+            let mut entry = app_entry(Action::AppUpdated, caller, &app).detail("fields", changed);
+            if let Some(state) = state {
+                entry = entry.detail("state", state.as_str());
+            }
+            self.record(&mut tx, &entry).await?;
+            Ok(app)
         })?;
         self.poke.notify_one();
         Ok(app)
@@ -206,7 +221,7 @@ impl Registry {
     /// current one; [`Error::NotFound`], hidden from a caller with constraints.
     pub async fn delete_app(
         &self,
-        caller: &Principal,
+        caller: &Caller,
         name: &str,
         version: Option<i64>,
     ) -> Result<(), Error> {
@@ -221,7 +236,9 @@ impl Registry {
             }
             store::apps::delete(&mut tx, &app.tenant, &app.id).await?;
             self.announce(&mut tx, EventKind::AppChanged, &app.tenant, &app.id)
-                .await
+                .await?;
+            let entry = app_entry(Action::AppDeleted, caller, &app);
+            self.record(&mut tx, &entry).await
         })?;
         self.poke.notify_one();
         Ok(())
@@ -236,7 +253,7 @@ impl Registry {
     /// caller with constraints.
     pub async fn rotate_app_secret(
         &self,
-        caller: &Principal,
+        caller: &Caller,
         name: &str,
         secret: &SecretString,
         overlap: Option<Duration>,
@@ -250,10 +267,21 @@ impl Registry {
             }
             self.set_secret(&mut app, secret, overlap)?;
             let app = self.mend(&mut tx, app).await?;
-            self.write_app(&mut tx, app).await
+            let app = self.write_app(&mut tx, app).await?;
+            let entry = app_entry(Action::AppSecretRotated, caller, &app)
+                .detail("client_secret", self.name_of(&app, secret))
+                .detail("overlap_seconds", overlap.as_secs());
+            self.record(&mut tx, &entry).await?;
+            Ok(app)
         })?;
         self.poke.notify_one();
         Ok(app)
+    }
+
+    /// A keyed hash: shows whether two records speak of the same secret, and nothing about it.
+    pub(super) fn name_of(&self, app: &App, secret: &SecretString) -> String {
+        let secret = secret.expose_secret().as_bytes();
+        self.keyring.fingerprint(&app.tenant, secret)
     }
 
     /// Makes `secret` the app's. Answers whether it was not so before.

@@ -4,7 +4,8 @@ use secrecy::{ExposeSecret as _, SecretString};
 
 use super::apps::{DEFAULT_OVERLAP, require_free};
 use super::registration::{AppFields, NewApp};
-use super::{Registry, overtaken, reject};
+use super::{Registry, app_entry, overtaken, reject};
+use crate::access::audit::{Action, Who};
 use crate::config::DeclaredApp;
 use crate::crypto::{Purpose, digest};
 use crate::error::{Error, Resource};
@@ -111,6 +112,11 @@ impl Registry {
         }
         self.announce(tx, EventKind::AppChanged, &app.tenant, &app.id)
             .await?;
+        let mut entry = app_entry(Action::AppCreated, configuration(&app), &app);
+        if let Some(secret) = &declared.client_secret {
+            entry = entry.detail("client_secret", self.name_of(&app, secret));
+        }
+        self.record(tx, &entry).await?;
         Ok(true)
     }
 
@@ -138,9 +144,20 @@ impl Registry {
         if rotated || fields.mends(&before) {
             app = self.mend(tx, app).await?;
         }
+        let changed = fields.differing(&before).join(" ");
         fields.set(&mut app);
         require_free(tx, &app).await?;
-        self.write_app(tx, app).await?;
+        let app = self.write_app(tx, app).await?;
+        if !changed.is_empty() {
+            let entry = app_entry(Action::AppUpdated, configuration(&app), &app);
+            self.record(tx, &entry.detail("fields", changed)).await?;
+        }
+        if let Some(secret) = declared.client_secret.as_ref().filter(|_| rotated) {
+            let entry = app_entry(Action::AppSecretRotated, configuration(&app), &app)
+                .detail("client_secret", self.name_of(&app, secret))
+                .detail("overlap_seconds", DEFAULT_OVERLAP.as_secs());
+            self.record(tx, &entry).await?;
+        }
         Ok(true)
     }
 
@@ -168,6 +185,11 @@ impl Registry {
         }
         self.set_secret(app, declared, DEFAULT_OVERLAP)
     }
+}
+
+/// Who declares: whoever writes the configuration.
+fn configuration(app: &App) -> Who {
+    Who::system("configuration", &app.tenant)
 }
 
 /// Puts what the declaration names in its place.

@@ -144,6 +144,21 @@ fn endpoints(provider: &Provider) -> Vec<(&'static str, &str)> {
     all
 }
 
+/// The names of the fields that two definitions differ in, in order, between spaces.
+///
+/// # Errors
+/// [`Error::Internal`] when one can't be written as JSON, which none does.
+pub(super) fn differing(before: &Provider, after: &Provider) -> Result<String, Error> {
+    let (before, after) = (fields(before)?, fields(after)?);
+    let names: std::collections::BTreeSet<&String> = before
+        .keys()
+        .chain(after.keys())
+        .filter(|name| before.get(*name) != after.get(*name))
+        .collect();
+    let names: Vec<&str> = names.into_iter().map(String::as_str).collect();
+    Ok(names.join(" "))
+}
+
 /// A definition as its fields, by the names in docs/providers.md.
 ///
 /// # Errors

@@ -16,6 +16,7 @@ use secrecy::SecretString;
 use tokio::sync::Notify;
 use url::Url;
 
+use crate::access::audit::{self, Action, Entry, Who};
 use crate::access::{Permission, Principal};
 use crate::clock::Clock;
 use crate::crypto::{Context, Keyring, Purpose};
@@ -170,7 +171,8 @@ impl Registry {
         let mut marked = stored;
         marked.misconfiguration = code.to_owned();
         marked.misconfigured_at = Some(self.clock.now());
-        self.write_app(tx, marked).await?;
+        let marked = self.write_app(tx, marked).await?;
+        self.record_objection(tx, &marked, code).await?;
         Ok(true)
     }
 
@@ -183,9 +185,23 @@ impl Registry {
         let stored = store::apps::find(tx, &app.tenant, &app.id).await?;
         if let Some(stored) = stored.filter(|stored| !stored.misconfiguration.is_empty()) {
             let mended = self.mend(tx, stored).await?;
-            self.write_app(tx, mended).await?;
+            let mended = self.write_app(tx, mended).await?;
+            self.record_objection(tx, &mended, "accepted").await?;
         }
         Ok(())
+    }
+
+    /// What the provider's answer changed of an app: nobody here asked for it.
+    async fn record_objection(&self, tx: &mut Tx, app: &App, code: &str) -> Result<(), Error> {
+        let who = Who::system("provider_answer", &app.tenant);
+        let entry = app_entry(Action::AppUpdated, who, app)
+            .reason(code)
+            .detail("fields", "misconfiguration");
+        self.record(tx, &entry).await
+    }
+
+    async fn record(&self, tx: &mut Tx, entry: &Entry) -> Result<(), Error> {
+        audit::record(tx, entry, self.clock.now()).await.map(drop)
     }
 
     /// The app without objection, its grants back in the due index. They come first: whoever parks
@@ -243,6 +259,17 @@ impl Registry {
         Ok(self
             .keyring
             .seal(&context(tenant, app_id, purpose), secret.as_bytes())?)
+    }
+}
+
+/// What is recorded of any change of an app.
+fn app_entry(action: Action, who: impl Into<Who>, app: &App) -> Entry {
+    let entry = Entry::new(action, who)
+        .on("app", &app.id)
+        .provider(&app.provider);
+    match &app.client_id {
+        Some(client_id) => entry.detail("client_id", client_id),
+        None => entry,
     }
 }
 

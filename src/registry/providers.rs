@@ -5,10 +5,11 @@ use std::time::Duration;
 use serde_json::{Map, Value, json};
 use url::Url;
 
-use super::{Registry, allows_provider, definition, overtaken};
+use super::{Registry, allows_provider, app_entry, definition, overtaken};
 use super::{reject, require_every_app, require_every_owner};
+use crate::access::audit::{Action, Entry};
 use crate::access::requests::{self, Once, Outcome};
-use crate::access::{Permission, Principal};
+use crate::access::{Caller, Permission, Principal};
 use crate::error::{Error, Precondition, Resource};
 use crate::model::{App, CustomProvider, EventKind, Provider};
 use crate::oauth::{self, Failure};
@@ -133,7 +134,7 @@ impl Registry {
     /// [`Error::PermissionDenied`] for a caller whose constraints do not admit it.
     pub async fn create_provider(
         &self,
-        caller: &Principal,
+        caller: &Caller,
         new: NewProvider,
     ) -> Result<ProviderEntry, Error> {
         require_provider(caller, &new.id)?;
@@ -155,7 +156,7 @@ impl Registry {
 
     async fn make_provider(
         &self,
-        caller: &Principal,
+        caller: &Caller,
         new: &NewProvider,
         once: Option<&Once<'_>>,
     ) -> Result<Option<CustomProvider>, Error> {
@@ -186,6 +187,11 @@ impl Registry {
             }
             self.announce(&mut tx, EventKind::ProviderChanged, &custom.tenant, &new.id)
                 .await?;
+            let mut entry = provider_entry(Action::ProviderCreated, caller, &custom.definition);
+            if let Some(issuer) = &new.issuer {
+                entry = entry.detail("issuer", issuer);
+            }
+            self.record(&mut tx, &entry).await?;
             Ok(true)
         })?;
         self.poke.notify_one();
@@ -201,7 +207,7 @@ impl Registry {
     /// one; [`Error::NotFound`], hidden from a caller with constraints.
     pub async fn update_provider(
         &self,
-        caller: &Principal,
+        caller: &Caller,
         id: &str,
         definition: &Map<String, Value>,
         version: Option<i64>,
@@ -217,15 +223,20 @@ impl Registry {
                 let apps = store::providers::app_count(&mut tx, &caller.tenant, id).await?;
                 require_unused(apps, "its kind can't change")?;
             }
-            custom.definition = definition.clone();
+            let before = std::mem::replace(&mut custom.definition, definition.clone());
             custom.version += 1;
             custom.updated_at = self.clock.now();
-            self.mend_apps(&mut tx, &caller.tenant, id).await?;
+            self.mend_apps(&mut tx, caller, id).await?;
             if !store::providers::update(&mut tx, &custom).await? {
                 return Err(overtaken());
             }
             self.announce(&mut tx, EventKind::ProviderChanged, &caller.tenant, id)
                 .await?;
+            let entry = provider_entry(Action::ProviderUpdated, caller, &custom.definition).detail(
+                "fields",
+                definition::differing(&before, &custom.definition)?,
+            );
+            self.record(&mut tx, &entry).await?;
             Ok(custom)
         })?;
         self.poke.notify_one();
@@ -239,19 +250,21 @@ impl Registry {
     /// is not the current one; [`Error::NotFound`], hidden from a caller with constraints.
     pub async fn delete_provider(
         &self,
-        caller: &Principal,
+        caller: &Caller,
         id: &str,
         version: Option<i64>,
     ) -> Result<(), Error> {
         require_custom(caller, id)?;
         transact!(self.store, |tx| {
-            self.own(&mut tx, caller, id, version).await?;
+            let custom = self.own(&mut tx, caller, id, version).await?;
             // The row goes first: whoever registers an app meanwhile looks for it.
             store::providers::delete(&mut tx, &caller.tenant, id).await?;
             let apps = store::providers::app_count(&mut tx, &caller.tenant, id).await?;
             require_unused(apps, "delete them first")?;
             self.announce(&mut tx, EventKind::ProviderChanged, &caller.tenant, id)
-                .await
+                .await?;
+            let entry = provider_entry(Action::ProviderDeleted, caller, &custom.definition);
+            self.record(&mut tx, &entry).await
         })?;
         self.poke.notify_one();
         Ok(())
@@ -273,9 +286,10 @@ impl Registry {
         Ok(custom)
     }
 
-    async fn mend_apps(&self, tx: &mut Tx, tenant: &str, provider: &str) -> Result<(), Error> {
+    async fn mend_apps(&self, tx: &mut Tx, caller: &Caller, provider: &str) -> Result<(), Error> {
         let mut after = String::new();
         loop {
+            let tenant = &caller.tenant;
             let apps = store::apps::list(tx, tenant, Some(provider), &after, BATCH).await?;
             let Some(last) = apps.last() else {
                 return Ok(());
@@ -284,7 +298,11 @@ impl Registry {
             let objected = |app: &App| !app.misconfiguration.is_empty();
             for app in apps.into_iter().filter(objected) {
                 let mended = self.mend(tx, app).await?;
-                self.write_app(tx, mended).await?;
+                let mended = self.write_app(tx, mended).await?;
+                let entry = app_entry(Action::AppUpdated, caller, &mended)
+                    .reason("provider_changed")
+                    .detail("fields", "misconfiguration");
+                self.record(tx, &entry).await?;
             }
         }
     }
@@ -327,6 +345,13 @@ impl Registry {
                 },
             })
     }
+}
+
+/// What is recorded of any change of a provider.
+fn provider_entry(action: Action, caller: &Caller, definition: &Provider) -> Entry {
+    Entry::new(action, caller)
+        .on("provider", &definition.id)
+        .provider(&definition.id)
 }
 
 /// Judged before anything is looked up, so that it tells nothing of what exists.

@@ -97,6 +97,37 @@ impl AppFields {
         app.state = self.state;
     }
 
+    /// The names of those that differ from `before`'s, in the order of the message.
+    pub(super) fn differing(&self, before: &Self) -> Vec<&'static str> {
+        [
+            ("client_id", self.client_id != before.client_id),
+            ("external_key", self.external_key != before.external_key),
+            ("display_name", self.display_name != before.display_name),
+            (
+                "default_scopes",
+                self.default_scopes != before.default_scopes,
+            ),
+            (
+                "allowed_return_urls",
+                self.allowed_return_urls != before.allowed_return_urls,
+            ),
+            ("redirect_uris", self.redirect_uris != before.redirect_uris),
+            ("variables", self.variables != before.variables),
+            (
+                "workspace_email",
+                self.workspace_email != before.workspace_email,
+            ),
+            (
+                "workspace_name",
+                self.workspace_name != before.workspace_name,
+            ),
+            ("state", self.state != before.state),
+        ]
+        .into_iter()
+        .filter_map(|(name, differs)| differs.then_some(name))
+        .collect()
+    }
+
     /// Whether this, in the place of `before`, may end what the provider objects to.
     pub(super) fn mends(&self, before: &Self) -> bool {
         let switched_on = before.state == AppState::Inactive && self.state == AppState::Active;

@@ -104,6 +104,48 @@ pub async fn any_tenant_find_hash(conn: &mut Conn, hash: &[u8]) -> Result<Option
     row.map(ApiKey::try_from).transpose()
 }
 
+/// The key of this id.
+pub async fn find(conn: &mut Conn, tenant: &str, id: &str) -> Result<Option<ApiKey>, Error> {
+    let found = any_tenant_find(conn, id).await?;
+    Ok(found.filter(|key| key.tenant == tenant))
+}
+
+/// The key of this id, whatever its tenant: for the command line.
+pub async fn any_tenant_find(conn: &mut Conn, id: &str) -> Result<Option<ApiKey>, Error> {
+    let row = on!(conn, |c| {
+        let query = api_keys::table.find(id).select(ApiKeyRow::as_select());
+        query.first(c).await.optional()
+    })?;
+    row.map(ApiKey::try_from).transpose()
+}
+
+/// One page by id; without those that had ended by `active_at`, where that is given.
+pub async fn page(
+    conn: &mut Conn,
+    tenant: &str,
+    active_at: Option<Timestamp>,
+    after: &str,
+    limit: i64,
+) -> Result<Vec<ApiKey>, Error> {
+    let rows: Vec<ApiKeyRow> = on!(conn, |c| {
+        let mut query = api_keys::table
+            .filter(api_keys::tenant.eq(tenant))
+            .filter(api_keys::id.gt(after))
+            .order(api_keys::id)
+            .limit(limit)
+            .select(ApiKeyRow::as_select())
+            .into_boxed();
+        if let Some(now) = active_at {
+            let lives = api_keys::expires_at
+                .is_null()
+                .or(api_keys::expires_at.gt(now));
+            query = query.filter(api_keys::revoked_at.is_null()).filter(lives);
+        }
+        query.load(c).await
+    })?;
+    rows.into_iter().map(ApiKey::try_from).collect()
+}
+
 /// Every key, of one tenant or of all, by id.
 pub async fn list(conn: &mut Conn, tenant: Option<&str>) -> Result<Vec<ApiKey>, Error> {
     let rows: Vec<ApiKeyRow> = on!(conn, |c| {
@@ -140,6 +182,29 @@ pub async fn any_tenant_revoke(
         .get_result(c)
         .await
         .optional())?)
+}
+
+/// Gives a key a successor and its end; `false` when it has one or was revoked.
+pub async fn supersede(
+    tx: &mut Tx,
+    tenant: &str,
+    id: &str,
+    successor: &str,
+    ends_at: Timestamp,
+) -> Result<bool, Error> {
+    let target = api_keys::table
+        .find(id)
+        .filter(api_keys::tenant.eq(tenant))
+        .filter(api_keys::revoked_at.is_null())
+        .filter(api_keys::replaced_by.is_null());
+    let changed = on!(tx, |c| diesel::update(target)
+        .set((
+            api_keys::replaced_by.eq(Some(successor)),
+            api_keys::expires_at.eq(Some(ends_at)),
+        ))
+        .execute(c)
+        .await)?;
+    Ok(changed == 1)
 }
 
 /// Records when a key was last used, unless another replica knows of a later use.

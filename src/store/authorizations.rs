@@ -9,8 +9,8 @@ use super::pool::{Conn, Tx, on};
 use super::schema::{authorization_visits, authorizations};
 use super::{Error, unreadable_if_none};
 use crate::model::{
-    Authorization, AuthorizationFailure, AuthorizationMode, AuthorizationState, RefreshPolicy,
-    Sealed, Timestamp, Visit,
+    Authorization, AuthorizationFailure, AuthorizationIntent, AuthorizationMode,
+    AuthorizationState, RefreshPolicy, Sealed, Timestamp, Visit,
 };
 
 #[derive(AsChangeset, Insertable, Queryable, Selectable)]
@@ -20,6 +20,7 @@ struct AuthorizationRow {
     id: String,
     tenant: String,
     app_id: String,
+    intent: String,
     owner: String,
     mode: String,
     state: String,
@@ -33,6 +34,7 @@ struct AuthorizationRow {
     renews: Option<String>,
     connection_id: Option<String>,
     tokens: Option<Sealed>,
+    account_id: String,
     confirmation_hash: Option<Vec<u8>>,
     failure_reason: String,
     failure_message: String,
@@ -50,6 +52,7 @@ impl From<&Authorization> for AuthorizationRow {
             id: authorization.id.clone(),
             tenant: authorization.tenant.clone(),
             app_id: authorization.app_id.clone(),
+            intent: authorization.intent.as_str().to_owned(),
             owner: authorization.owner.clone(),
             mode: authorization.mode.as_str().to_owned(),
             state: authorization.state.as_str().to_owned(),
@@ -63,6 +66,7 @@ impl From<&Authorization> for AuthorizationRow {
             renews: authorization.renews.clone(),
             connection_id: authorization.connection_id.clone(),
             tokens: authorization.tokens.clone(),
+            account_id: authorization.account_id.clone(),
             confirmation_hash: authorization.confirmation_hash.clone(),
             failure_reason: authorization.failure.reason.clone(),
             failure_message: authorization.failure.message.clone(),
@@ -80,6 +84,10 @@ impl TryFrom<AuthorizationRow> for Authorization {
     type Error = Error;
     fn try_from(row: AuthorizationRow) -> Result<Self, Error> {
         Ok(Self {
+            intent: unreadable_if_none(
+                AuthorizationIntent::parse(&row.intent),
+                "authorizations.intent",
+            )?,
             mode: unreadable_if_none(AuthorizationMode::parse(&row.mode), "authorizations.mode")?,
             state: unreadable_if_none(
                 AuthorizationState::parse(&row.state),
@@ -102,6 +110,7 @@ impl TryFrom<AuthorizationRow> for Authorization {
             renews: row.renews,
             connection_id: row.connection_id,
             tokens: row.tokens,
+            account_id: row.account_id,
             confirmation_hash: row.confirmation_hash,
             failure: AuthorizationFailure {
                 reason: row.failure_reason,
@@ -168,11 +177,42 @@ pub async fn advance(
     Ok(on!(tx, |c| diesel::update(target).set(&row).execute(c).await)? == 1)
 }
 
+/// An owner's authorisations, newest first, up to `limit`.
+pub async fn of_owner(
+    conn: &mut Conn,
+    tenant: &str,
+    owner: &str,
+    limit: i64,
+) -> Result<Vec<Authorization>, Error> {
+    let rows: Vec<AuthorizationRow> = on!(conn, |c| {
+        let query = authorizations::table
+            .filter(authorizations::tenant.eq(tenant))
+            .filter(authorizations::owner.eq(owner))
+            .order(authorizations::id.desc())
+            .limit(limit)
+            .select(AuthorizationRow::as_select());
+        query.load(c).await
+    })?;
+    rows.into_iter().map(Authorization::try_from).collect()
+}
+
 /// How many of an owner's authorisations wait for consent.
 pub async fn pending_count(conn: &mut Conn, tenant: &str, owner: &str) -> Result<i64, Error> {
     let query = authorizations::table
         .filter(authorizations::tenant.eq(tenant))
         .filter(authorizations::owner.eq(owner))
+        .filter(authorizations::intent.eq(AuthorizationIntent::Connect.as_str()))
+        .filter(authorizations::state.eq(AuthorizationState::Pending.as_str()))
+        .count();
+    Ok(on!(conn, |c| query.get_result(c).await)?)
+}
+
+/// How many sign-ins through an app wait for consent.
+pub async fn pending_sign_ins(conn: &mut Conn, tenant: &str, app_id: &str) -> Result<i64, Error> {
+    let query = authorizations::table
+        .filter(authorizations::tenant.eq(tenant))
+        .filter(authorizations::app_id.eq(app_id))
+        .filter(authorizations::intent.eq(AuthorizationIntent::SignIn.as_str()))
         .filter(authorizations::state.eq(AuthorizationState::Pending.as_str()))
         .count();
     Ok(on!(conn, |c| query.get_result(c).await)?)

@@ -13,11 +13,16 @@ pub mod events;
 pub mod grants;
 pub mod idempotency;
 pub mod migrate;
+pub mod persons;
 pub mod pool;
 pub mod postgres;
+pub mod preferences;
 pub mod providers;
 pub mod records;
 pub mod schema;
+pub mod sign_in_failures;
+pub mod users;
+pub mod sessions;
 
 pub use error::Error;
 pub(crate) use pool::transact;

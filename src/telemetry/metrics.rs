@@ -36,6 +36,7 @@ struct Instruments {
     rpc_duration: Histogram<f64>,
     http_duration: Histogram<f64>,
     access_tokens_served: Counter<u64>,
+    rate_limited: Counter<u64>,
     refresh_attempts: Counter<u64>,
     refresh_duration: Histogram<f64>,
     events_numbered: Counter<u64>,
@@ -134,6 +135,15 @@ impl Metrics {
         if let Some(instruments) = &self.0 {
             let attributes = [KeyValue::new("outcome", outcome)];
             instruments.access_tokens_served.add(1, &attributes);
+        }
+    }
+
+    /// A call was refused by a limit of its caller's: `tokenbroker.caller.rate_limited`. `limit` is the
+    /// limit's name in the configuration.
+    pub fn rate_limited(&self, limit: &'static str) {
+        if let Some(instruments) = &self.0 {
+            let attributes = [KeyValue::new("limit", limit)];
+            instruments.rate_limited.add(1, &attributes);
         }
     }
 
@@ -246,6 +256,11 @@ impl Instruments {
                 "{request}",
                 "Access tokens asked for, by outcome",
             ),
+            rate_limited: count(
+                "tokenbroker.caller.rate_limited",
+                "{request}",
+                "Calls refused by a limit of their caller's, by limit",
+            ),
             refresh_attempts: count(
                 "tokenbroker.refresh.attempts",
                 "{attempt}",
@@ -307,6 +322,7 @@ mod tests {
         metrics.http_requested("POST", "github.com", Some(503), None, moment);
         metrics.http_requested("POST", "github.com", None, Some("timeout"), moment);
         metrics.access_token_served("cache");
+        metrics.rate_limited("requests_per_second");
         metrics.refreshed("refreshed", "due", "github", moment);
         metrics.events_numbered(3);
         metrics.watcher_joined();

@@ -8,8 +8,10 @@ use axum::extract::{Path, RawQuery, State};
 use axum::http::{HeaderMap, Response, StatusCode};
 use url::form_urlencoded;
 
+use super::origin::Visitor;
 use super::{Edge, failure, is_preview, pages, set_cookie, untouched};
 use crate::broker::authorizations::{CallbackOutcome, browser_key};
+use crate::error::{Error, Precondition};
 
 /// Longest query, in bytes. Codes of a few kilobytes are known.
 const QUERY_MAX: usize = 16 * 1_024;
@@ -18,6 +20,7 @@ const PARAMETERS_MAX: usize = 50;
 
 pub(super) async fn callback(
     State(edge): State<Edge>,
+    Visitor(origin): Visitor,
     headers: HeaderMap,
     path: Result<Path<String>, PathRejection>,
     RawQuery(query): RawQuery,
@@ -48,17 +51,25 @@ pub(super) async fn callback(
         .and_then(|key| edge.cookies.find(&headers, key))
         .map(str::to_owned);
     let authorizations = Arc::clone(&edge.authorizations);
+    let visitor = origin.clone();
     let outcome = edge
         .tasks
         .run(async move {
             authorizations
-                .callback(&app_id, parameters, cookie.as_deref())
+                .callback(&app_id, parameters, cookie.as_deref(), &visitor)
                 .await
         })
         .await;
     let mut response = match outcome {
         Ok(outcome) => shown(outcome),
-        Err(error) => return failure::of_error(&error),
+        Err(error) => {
+            if let Error::FailedPrecondition { precondition, .. } = &error
+                && let Precondition::State | Precondition::BrowserMismatch = precondition
+            {
+                edge.refusals.browser(precondition.reason(), &origin);
+            }
+            return failure::of_error(&error);
+        }
     };
     if let Some(key) = key {
         set_cookie(&mut response, &edge.cookies.clear(&key));

@@ -72,6 +72,7 @@ fn words(error: &Error) -> Words {
         | Error::ReauthorizationRequired { .. }
         | Error::ScopesMissing { .. }
         | Error::Conflict(..)
+        | Error::RateLimited { .. }
         | Error::OutOfRange(_)
         | Error::WatcherTooSlow
         | Error::Internal(_)

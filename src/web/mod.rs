@@ -8,17 +8,22 @@ mod callback;
 mod connect;
 mod cookie;
 mod failure;
+mod origin;
 pub mod pages;
 
 use std::sync::Arc;
 
 use axum::Router;
+use axum::extract::FromRef;
 use axum::body::Body;
 use axum::http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 use axum::routing::{MethodRouter, get};
+use ipnet::IpNet;
 use url::Url;
 
 use self::cookie::Cookies;
+use self::origin::Proxies;
+use crate::access::audit::Refusals;
 use crate::broker::Authorizations;
 use crate::tasks::Tasks;
 
@@ -28,15 +33,33 @@ struct Edge {
     authorizations: Arc<Authorizations>,
     tasks: Tasks,
     cookies: Cookies,
+    refusals: Arc<Refusals>,
+    proxies: Proxies,
+}
+
+impl FromRef<Edge> for Proxies {
+    fn from_ref(edge: &Edge) -> Self {
+        edge.proxies.clone()
+    }
 }
 
 /// The browser listener's routes. `public_url` is where browsers reach them; its path ends in a
 /// slash. Where that path is a prefix, a proxy may strip it or leave it: both are served.
-pub fn router(authorizations: Arc<Authorizations>, tasks: Tasks, public_url: &Url) -> Router {
+/// `refusals` counts callbacks that are turned away, `trusted_proxies` are the networks whose
+/// `X-Forwarded-For` is believed.
+pub fn router(
+    authorizations: Arc<Authorizations>,
+    tasks: Tasks,
+    public_url: &Url,
+    refusals: Arc<Refusals>,
+    trusted_proxies: &[IpNet],
+) -> Router {
     let edge = Edge {
         authorizations,
         tasks,
         cookies: Cookies::of(public_url),
+        refusals,
+        proxies: Proxies::new(trusted_proxies),
     };
     let mut router = Router::new();
     let prefix = public_url.path();

@@ -277,6 +277,64 @@ fn api_keys_are_made_listed_and_revoked() {
 }
 
 #[test]
+fn api_keys_are_rotated_and_limited() {
+    let home = Home::new();
+    let args = [
+        "api-key",
+        "create",
+        "--name=ci",
+        "--role=issuer_ui",
+        "--rate-limit=5:20",
+    ];
+    let old = home.run(&args).code(0).out;
+    let listed = home.run(&["api-key", "list", "--json"]).code(0).json();
+    let one = &listed["api_keys"][0];
+    assert_eq!(
+        (&one["rate_limit"]["burst"], &one["role"]),
+        (&20.into(), &"issuer_ui".into())
+    );
+    let id = one["id"].as_str().unwrap();
+
+    let pasted = home.run(&["api-key", "rotate", old.trim()]).code(2);
+    assert!(!pasted.err.contains(&old[12..52]));
+    home.run(&["api-key", "rotate", id, "--overlap=8d"])
+        .code(2)
+        .says(&["7d"]);
+    let new = home
+        .run(&["api-key", "rotate", id, "--overlap=2h"])
+        .code(0)
+        .says(&[id]);
+    assert_eq!(new.out.len(), 54, "only the key");
+    assert_ne!(new.out, old);
+    home.run(&["api-key", "rotate", id])
+        .code(1)
+        .says(&["successor"]);
+
+    let listed = home.run(&["api-key", "list", "--json"]).code(0).json();
+    let (old, new) = (&listed["api_keys"][0], &listed["api_keys"][1]);
+    assert_eq!(
+        (&old["replaced_by"], &new["name"]),
+        (&new["id"], &"ci".into())
+    );
+    assert!(old["expires_at"].is_string() && new["expires_at"].is_null());
+    let table = home.run(&["api-key", "list"]).code(0).out;
+    assert!(
+        table.contains("rate=5:20") && table.contains("REPLACED BY"),
+        "{table}"
+    );
+    home.run(&["api-key", "create", "--name=x", "--role=user"])
+        .code(2);
+    home.run(&[
+        "api-key",
+        "create",
+        "--name=x",
+        "--role=admin",
+        "--rate-limit=0",
+    ])
+    .code(2);
+}
+
+#[test]
 fn migrations_go_up_and_down_and_up() {
     up_down_up(&Home::new().with("ENVIRONMENT", "production"));
 }

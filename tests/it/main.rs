@@ -12,6 +12,8 @@
 
 mod fixture;
 
+mod audit;
+mod audit_entries;
 mod authorizations;
 mod callbacks;
 mod callers;
@@ -21,13 +23,20 @@ mod cli;
 mod events;
 mod imports;
 mod input;
+mod jwt;
+mod limits;
 mod migrations;
 mod parity;
+mod persons;
 mod races;
 mod recovery;
 mod refresh;
 mod registry;
+mod sessions;
+mod sign_in;
 mod telemetry;
 mod tidy;
+mod tls;
 mod tokens;
+mod users;
 mod web;

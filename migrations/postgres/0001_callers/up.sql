@@ -46,6 +46,9 @@ CREATE TABLE users (
     email               text COLLATE "C" NOT NULL CHECK (email LIKE '%_@_%'),
     email_verified      boolean NOT NULL,
     display_name        text NOT NULL,
+    -- The two above in lower case by Unicode's rules, which the engines apply differently: what
+    -- ListUsers searches.
+    search_text         text NOT NULL,
     -- Argon2id, in PHC form; none for who signs in through a provider.
     password_hash       text CHECK (password_hash LIKE '$argon2id$%'),
     role                text NOT NULL CHECK (role IN ('admin', 'operator', 'auditor', 'consumer', 'worker', 'issuer_ui', 'user')),
@@ -98,6 +101,7 @@ CREATE UNIQUE INDEX sessions_token ON sessions (token_hash);
 CREATE UNIQUE INDEX sessions_refresh ON sessions (refresh_hash);
 CREATE INDEX sessions_user ON sessions (user_id, id);
 CREATE INDEX sessions_expiry ON sessions (refresh_expires_at);
+CREATE INDEX sessions_revoked ON sessions (revoked_at) WHERE revoked_at IS NOT NULL;
 
 -- Refresh tokens that were exchanged: one that is seen again was stolen, or its successor was.
 CREATE TABLE spent_refresh_tokens (

@@ -94,6 +94,8 @@ CREATE TABLE authorizations (
     id                   text COLLATE "C" PRIMARY KEY,
     tenant               text COLLATE "C" NOT NULL,
     app_id               text COLLATE "C" NOT NULL REFERENCES apps (id) ON DELETE CASCADE,
+    intent               text NOT NULL CHECK (intent IN ('connect', 'sign_in')),
+    -- Empty for a sign-in.
     owner                text COLLATE "C" NOT NULL,
     mode                 text NOT NULL CHECK (mode IN ('confirmed', 'link_only')),
     state                text NOT NULL CHECK (state IN ('pending', 'exchanged', 'awaiting_confirmation', 'succeeded', 'failed', 'expired')),
@@ -110,6 +112,8 @@ CREATE TABLE authorizations (
     connection_id        text,
     -- The sealed answer of the token endpoint, from the exchange until the connection has it.
     tokens               bytea,
+    -- The account that a sign-in learnt.
+    account_id           text COLLATE "C" NOT NULL,
     confirmation_hash    bytea,
     failure_reason       text NOT NULL,
     failure_message      text NOT NULL,
@@ -122,6 +126,7 @@ CREATE TABLE authorizations (
 );
 CREATE UNIQUE INDEX authorizations_ticket ON authorizations (ticket_hash);
 CREATE INDEX authorizations_app ON authorizations (app_id, id);
+CREATE INDEX authorizations_sign_ins ON authorizations (app_id) WHERE intent = 'sign_in' AND state = 'pending';
 CREATE INDEX authorizations_owner ON authorizations (tenant, owner, id);
 CREATE INDEX authorizations_open ON authorizations (expires_at) WHERE state IN ('pending', 'exchanged', 'awaiting_confirmation');
 CREATE INDEX authorizations_closed ON authorizations (updated_at) WHERE state IN ('succeeded', 'failed', 'expired');

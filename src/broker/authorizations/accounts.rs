@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use secrecy::SecretString;
 
 use super::{Authorizations, NewAuthorization};
-use crate::access::{Permission, Principal};
+use crate::access::{Caller, Permission, Principal};
 use crate::error::Error;
 use crate::model::{
     App, AppState, AuthorizationMode, ConnectionDetails, ConnectionKind, ConnectionState,
@@ -52,7 +52,7 @@ impl Authorizations {
     /// store's.
     pub async fn connected_accounts(
         &self,
-        principal: &Principal,
+        principal: &Caller,
         owner: &str,
         return_url: Option<&str>,
         after: &str,
@@ -70,7 +70,7 @@ impl Authorizations {
         let mut rows = Vec::with_capacity(apps.len());
         for (index, (app, provider)) in apps.into_iter().enumerate() {
             let link = LinkWish {
-                principal,
+                caller: principal,
                 app: &app,
                 owner,
                 return_url: return_url.filter(|url| {
@@ -198,7 +198,7 @@ impl Authorizations {
             parameters: BTreeMap::new(),
             refresh_policy: None,
         };
-        match self.start(wish.principal, new, None).await {
+        match self.start(wish.caller, new, None).await {
             Ok(started) => Ok(started.connect_url),
             // A page that was reloaded often, or an app out of order, is shown without links
             // rather than not at all.
@@ -210,7 +210,7 @@ impl Authorizations {
 
 /// Whose link is wanted; none without a return URL.
 struct LinkWish<'a> {
-    principal: &'a Principal,
+    caller: &'a Caller,
     app: &'a App,
     owner: &'a str,
     return_url: Option<&'a str>,

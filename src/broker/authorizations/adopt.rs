@@ -5,6 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::{Map, Value};
 
 use super::{Authorizations, overtaken};
+use crate::access::audit::{Action, Who};
+use crate::broker::connections::entry;
 use crate::broker::token_set::TokenSet;
 use crate::error::Error;
 use crate::model::{
@@ -36,6 +38,10 @@ pub(super) struct Adoption<'a> {
     pub(super) display_name: &'a str,
     /// The caller's labels; `None` leaves those of an existing connection.
     pub(super) labels: Option<&'a BTreeMap<String, String>>,
+    /// Whoever brought them.
+    pub(super) who: &'a Who,
+    /// The authorisation that they come from; none where they are imported.
+    pub(super) authorization: Option<&'a str>,
 }
 
 /// Rows locked until the transaction ends.
@@ -134,6 +140,23 @@ impl Authorizations {
         };
         let event = NewEvent::of(kind, &connection, &grant, "", now);
         store::events::append(tx, &event).await?;
+        let action = match (adoption.authorization, kind) {
+            (None, _) => Action::ConnectionImported,
+            (Some(_), EventKind::Created) => Action::ConnectionCreated,
+            (Some(_), _) => Action::ConnectionReconnected,
+        };
+        let mut told = entry(action, adoption.who, &connection)
+            .detail("account_id", &connection.account_id)
+            .detail("state", connection.state.as_str())
+            .detail("scopes", grant.scopes.join(" "))
+            .detail("grant_id", &grant.id)
+            .detail("generation", grant.generation);
+        if let Some(authorization) = adoption.authorization {
+            told = told.detail("authorization_id", authorization);
+        } else {
+            told = told.detail("created", existing.is_none());
+        }
+        self.record(tx, &told).await?;
         for other in locked.sharing(&grant.id, Some(&connection.id)) {
             if other.state == ConnectionState::Active {
                 let event = NewEvent::of(EventKind::Refreshed, other, &grant, "", now);

@@ -14,13 +14,16 @@ use super::answer::{
     METADATA_MAX, Parameters, Verdict, nonce_matches, printable, refused_exchange, verdict,
 };
 use super::finish::Finished;
-use super::{Authorizations, Flow, require_active, require_owner, wrong_state};
-use crate::access::Principal;
+use super::trail::failed as failed_entry;
+use super::{Authorizations, Flow, require_active, require_connecting, require_owner, wrong_state};
+use crate::access::audit::{Action, Who};
+use crate::access::{Caller, Origin};
 use crate::broker::token_set::TokenSet;
 use crate::crypto::{Context, Purpose, digest};
 use crate::error::{Error, Precondition};
 use crate::model::{
-    Authorization, AuthorizationFailure, AuthorizationState, ConnectionDetails, Sealed, Visit,
+    Authorization, AuthorizationFailure, AuthorizationIntent, AuthorizationState,
+    ConnectionDetails, Sealed, Visit,
 };
 use crate::oauth::Failure;
 use crate::store::{self, transact};
@@ -67,7 +70,7 @@ struct Opened {
 
 impl Authorizations {
     /// Takes the browser back from the provider. `app_id` is the one in the path, `cookie` the
-    /// value that the visit tied the browser with.
+    /// value that the visit tied the browser with, `origin` where the browser comes from.
     ///
     /// # Errors
     /// `STATE_INVALID`, `BROWSER_MISMATCH`, `AUTHORIZATION_STATE` or [`Error::InvalidArgument`],
@@ -77,6 +80,7 @@ impl Authorizations {
         app_id: &str,
         parameters: Vec<(String, String)>,
         cookie: Option<&str>,
+        origin: &Origin,
     ) -> Result<CallbackOutcome, Error> {
         let parameters = Parameters::of(parameters)?;
         let (visit, authorization) = self.recognise(&parameters).await?;
@@ -85,7 +89,8 @@ impl Authorizations {
             return Err(unknown_state());
         }
         require_browser(&visit, cookie)?;
-        let (provider, finished) = self.receive(visit, authorization, &parameters).await?;
+        let who = Who::browser(&authorization.id, &authorization.tenant, origin);
+        let (provider, finished) = self.receive(visit, authorization, &parameters, who).await?;
         self.outcome(provider, finished)
     }
 
@@ -96,15 +101,32 @@ impl Authorizations {
     /// [`Error::PermissionDenied`]; `OWNER_MISMATCH`, after which nothing has changed.
     pub async fn complete(
         &self,
-        principal: &Principal,
+        caller: &Caller,
         id: &str,
         owner: &str,
         parameters: BTreeMap<String, String>,
     ) -> Result<(Authorization, Option<ConnectionDetails>), Error> {
         let mut conn = self.store.read().await?;
-        let expected = self.find_allowed(&mut conn, principal, id).await?;
+        let expected = self.find_allowed(&mut conn, caller, id).await?;
         drop(conn);
-        require_owner(&expected, owner)?;
+        let outcome = self
+            .try_complete(caller, &expected, owner, parameters)
+            .await;
+        let action = Action::AuthorizationCompleted;
+        self.record_refusal(action, caller, &expected, &outcome)
+            .await;
+        outcome
+    }
+
+    async fn try_complete(
+        &self,
+        caller: &Caller,
+        expected: &Authorization,
+        owner: &str,
+        parameters: BTreeMap<String, String>,
+    ) -> Result<(Authorization, Option<ConnectionDetails>), Error> {
+        require_connecting(expected)?;
+        require_owner(expected, owner)?;
         if expected.redirect_uri.is_empty() {
             return Err(wrong_state(
                 "the authorization has no redirect URI of the caller's; its callback is ours",
@@ -115,7 +137,9 @@ impl Authorizations {
         if authorization.id != expected.id || authorization.tenant != expected.tenant {
             return Err(unknown_state());
         }
-        let (_, finished) = self.receive(visit, authorization, &parameters).await?;
+        let (_, finished) = self
+            .receive(visit, authorization, &parameters, Who::from(caller))
+            .await?;
         let authorization = finished.authorization;
         let connection = match &authorization.connection_id {
             Some(id) if authorization.state == AuthorizationState::Succeeded => {
@@ -152,11 +176,12 @@ impl Authorizations {
         visit: Visit,
         authorization: Authorization,
         parameters: &Parameters,
+        who: Who,
     ) -> Result<(String, Finished), Error> {
         if authorization.state != AuthorizationState::Pending || self.has_lapsed(&authorization) {
             return Err(wrong_state("the authorization was finished, or has lapsed"));
         }
-        let flow = self.flow(authorization).await?;
+        let flow = self.flow(authorization, who).await?;
         require_active(&flow.app)?;
         let verdict = verdict(flow.client.provider(), parameters)?;
         let opened = self.open(&visit)?;
@@ -209,6 +234,8 @@ impl Authorizations {
         flow: &Flow,
         failure: AuthorizationFailure,
     ) -> Result<Authorization, Error> {
+        let entry = flow.entry(Action::AuthorizationCompleted);
+        let entry = failed_entry(entry, &failure);
         let failed = self.failed(&flow.authorization, failure);
         transact!(self.store, |tx| {
             let now = self.clock.now();
@@ -217,6 +244,7 @@ impl Authorizations {
             }
             let from = AuthorizationState::Pending;
             if store::authorizations::advance(&mut tx, &failed, from).await? {
+                self.record(&mut tx, &entry).await?;
                 Ok(failed.clone())
             } else {
                 Err(wrong_state("the authorization was finished meanwhile"))
@@ -263,8 +291,14 @@ impl Authorizations {
                 ..AuthorizationFailure::default()
             };
             let finished = self.refuse(flow, failure).await;
-            self.discard(client, &tokens).await;
+            if authorization.intent == AuthorizationIntent::Connect {
+                self.discard(client, &tokens).await;
+            }
             return finished;
+        }
+        if authorization.intent == AuthorizationIntent::SignIn {
+            self.mend(flow).await;
+            return self.prove(flow, tokens).await;
         }
         let kept = self.keep(authorization, &tokens).await?;
         if kept.state != AuthorizationState::Exchanged {
@@ -284,7 +318,8 @@ impl Authorizations {
 
     async fn refuse(&self, flow: &Flow, failure: AuthorizationFailure) -> Result<Finished, Error> {
         let from = AuthorizationState::Pending;
-        let failed = self.fail(&flow.authorization, from, failure).await?;
+        let entry = flow.entry(Action::AuthorizationCompleted);
+        let failed = self.fail(&flow.authorization, from, failure, entry).await?;
         Ok(Finished::without_code(failed))
     }
 
@@ -361,7 +396,11 @@ impl Authorizations {
             query.append_pair("authorization_id", &authorization.id);
             query.append_pair("outcome", outcome);
             if let Some(code) = code {
-                query.append_pair("confirmation_code", code.expose_secret());
+                let name = match authorization.intent {
+                    AuthorizationIntent::Connect => "confirmation_code",
+                    AuthorizationIntent::SignIn => "code",
+                };
+                query.append_pair(name, code.expose_secret());
             }
             drop(query);
             return Ok(CallbackOutcome::Return(url));

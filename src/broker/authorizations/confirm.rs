@@ -1,7 +1,8 @@
 //! Confirmation: the owner's own session says that the browser which gave consent was theirs.
 
-use super::{Authorizations, overtaken, require_owner, wrong_state};
-use crate::access::Principal;
+use super::{Authorizations, overtaken, require_connecting, require_owner, wrong_state};
+use crate::access::Caller;
+use crate::access::audit::{Action, Who};
 use crate::crypto::digest;
 use crate::error::{Error, Precondition, Resource};
 use crate::model::{Authorization, AuthorizationState, ConnectionDetails, ConnectionState};
@@ -19,20 +20,36 @@ impl Authorizations {
     /// the store's.
     pub async fn confirm(
         &self,
-        principal: &Principal,
+        caller: &Caller,
         id: &str,
         code: &str,
         owner: &str,
     ) -> Result<ConnectionDetails, Error> {
         let mut conn = self.store.read().await?;
-        let authorization = self.find_allowed(&mut conn, principal, id).await?;
+        let authorization = self.find_allowed(&mut conn, caller, id).await?;
         drop(conn);
-        require_owner(&authorization, owner)?;
-        self.judge_code(&authorization, code)?;
-        let flow = self.flow(authorization.clone()).await?;
+        let outcome = self.try_confirm(caller, &authorization, code, owner).await;
+        let action = Action::AuthorizationConfirmed;
+        self.record_refusal(action, caller, &authorization, &outcome)
+            .await;
+        outcome
+    }
+
+    async fn try_confirm(
+        &self,
+        caller: &Caller,
+        authorization: &Authorization,
+        code: &str,
+        owner: &str,
+    ) -> Result<ConnectionDetails, Error> {
+        require_connecting(authorization)?;
+        require_owner(authorization, owner)?;
+        self.judge_code(authorization, code)?;
+        let who = Who::from(caller);
+        let flow = self.flow(authorization.clone(), who).await?;
         let staged = match &authorization.tokens {
             Some(_) => {
-                let (tokens, identity) = self.staged(&authorization)?;
+                let (tokens, identity) = self.staged(authorization)?;
                 Some((tokens, identity.unwrap_or_default()))
             }
             None => None,
@@ -40,7 +57,7 @@ impl Authorizations {
         let tenant = &authorization.tenant;
         let connection_id = transact!(self.store, |tx| {
             let from = AuthorizationState::AwaitingConfirmation;
-            if !store::authorizations::advance(&mut tx, &authorization, from).await? {
+            if !store::authorizations::advance(&mut tx, authorization, from).await? {
                 return Err(wrong_state("the authorization was confirmed or has lapsed"));
             }
             let held = authorization.connection_id.as_deref().unwrap_or_default();
@@ -50,8 +67,8 @@ impl Authorizations {
                     .map(|(connection, _)| connection);
                 if existing.is_none() {
                     // Deleted meanwhile; another of the same account may have come.
-                    let Authorization { app_id, owner, .. } = &authorization;
-                    let key = account_key(&authorization, identity);
+                    let Authorization { app_id, owner, .. } = authorization;
+                    let key = account_key(authorization, identity);
                     existing =
                         store::connections::find_account(&mut tx, tenant, app_id, owner, &key)
                             .await?;
@@ -59,7 +76,7 @@ impl Authorizations {
                 self.adopt_for(
                     &mut tx,
                     &flow,
-                    &authorization,
+                    authorization,
                     tokens,
                     identity,
                     existing,
@@ -82,6 +99,10 @@ impl Authorizations {
             if !store::authorizations::advance(&mut tx, &next, from).await? {
                 return Err(overtaken());
             }
+            let entry = flow
+                .entry(Action::AuthorizationConfirmed)
+                .detail("connection_id", &connection.id);
+            self.record(&mut tx, &entry).await?;
             Ok(connection.id)
         })?;
         self.poke.notify_one();

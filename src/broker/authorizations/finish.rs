@@ -6,7 +6,9 @@ use std::time::Duration;
 use secrecy::{ExposeSecret as _, SecretString};
 
 use super::adopt::Adoption;
+use super::trail;
 use super::{Authorizations, Flow};
+use crate::access::audit::Action;
 use crate::broker::token_set::TokenSet;
 use crate::crypto::{digest, random};
 use crate::error::{Error, Resource};
@@ -135,8 +137,11 @@ impl Authorizations {
         let existing = match self.existing(tx, exchanged, identity).await? {
             Ok(existing) => existing,
             Err(mismatch) => {
+                let entry = flow.entry(Action::AuthorizationCompleted);
+                let entry = trail::failed(entry, &mismatch);
                 let failed = self.failed(exchanged, mismatch);
                 store::authorizations::advance(tx, &failed, from).await?;
+                self.record(tx, &entry).await?;
                 return Ok(Some(failed));
             }
         };
@@ -172,6 +177,14 @@ impl Authorizations {
             }
         }
         store::authorizations::advance(tx, &next, from).await?;
+        let entry = flow
+            .entry(Action::AuthorizationCompleted)
+            .detail("state", next.state.as_str())
+            .detail(
+                "connection_id",
+                next.connection_id.as_deref().unwrap_or_default(),
+            );
+        self.record(tx, &entry).await?;
         Ok(Some(next))
     }
 
@@ -227,6 +240,8 @@ impl Authorizations {
             new_id: IdKind::Connection.new_id(),
             display_name: "",
             labels: None,
+            who: &flow.who,
+            authorization: Some(&authorization.id),
         };
         self.adopt(tx, &adoption).await
     }

@@ -7,8 +7,9 @@ use serde_json::Map;
 
 use super::adopt::Adoption;
 use super::{Authorizations, require_active};
+use crate::access::audit::Who;
 use crate::access::requests::{self, Once, Outcome};
-use crate::access::{Permission, Principal};
+use crate::access::{Caller, Permission};
 use crate::broker::token_set::TokenSet;
 use crate::error::Error;
 use crate::model::{
@@ -139,25 +140,25 @@ impl Authorizations {
     /// the store's.
     pub async fn import(
         &self,
-        principal: &Principal,
+        caller: &Caller,
         new: NewImport,
         once: Option<Once<'_>>,
     ) -> Result<ConnectionDetails, Error> {
         let now = self.clock.now();
         let once = once.as_ref();
-        let create = self.take_in(principal, &new, once, now);
+        let create = self.take_in(caller, &new, once, now);
         let id =
             match requests::answer(&self.store, self.vault.keyring(), once, now, create).await? {
                 Outcome::Made(id) => id,
                 Outcome::Before(replayed) => replayed.resource_id,
             };
-        self.details(&principal.tenant, &id).await
+        self.details(&caller.tenant, &id).await
     }
 
     /// The connection's id; `None`: a concurrent retry was first.
     async fn take_in(
         &self,
-        principal: &Principal,
+        caller: &Caller,
         new: &NewImport,
         once: Option<&Once<'_>>,
         now: Timestamp,
@@ -165,7 +166,7 @@ impl Authorizations {
         let mut conn = self.store.read().await?;
         let permission = Permission::ImportConnections;
         let app = self
-            .app_allowed(&mut conn, principal, &new.app, &new.owner, permission)
+            .app_allowed(&mut conn, caller, &new.app, &new.owner, permission)
             .await?;
         require_active(&app)?;
         let provider = self
@@ -179,6 +180,7 @@ impl Authorizations {
         let scopes = tokens.scopes.clone().unwrap_or_default();
         let account_key = identity.account_id.clone().unwrap_or_default();
         let keyring = self.vault.keyring();
+        let who = Who::from(caller);
         let made = transact!(self.store, |tx| {
             let fresh_id = IdKind::Connection.new_id();
             let existing = if account_key.is_empty() {
@@ -215,6 +217,8 @@ impl Authorizations {
                 new_id: id,
                 display_name: &new.display_name,
                 labels: (!new.labels.is_empty()).then_some(&new.labels),
+                who: &who,
+                authorization: None,
             };
             let connection = self.adopt(&mut tx, &adoption).await?;
             Ok(Some(connection.id))

@@ -3,9 +3,9 @@
 //! The steps in order: `start` makes the link, `visit` sends a browser to the provider,
 //! `callback` takes it back and redeems the code, `finish` makes the connection, `confirm`
 //! activates it. `sweep` ends what nobody finished, `import` goes the short way, `accounts`
-//! shows the result. Each step is one conditional update, so that two browsers or two replicas
-//! can't both take it. What is locked is locked in this order: the authorisation, connections by
-//! id, grants by id.
+//! shows the result, `sign_in` goes the same way as far as the account. Each step is one
+//! conditional update, so that two browsers or two replicas can't both take it. What is locked is
+//! locked in this order: the authorisation, connections by id, grants by id.
 
 mod accounts;
 mod adopt;
@@ -14,9 +14,11 @@ mod callback;
 mod confirm;
 mod finish;
 mod import;
+mod sign_in;
 mod staged;
 mod start;
 mod sweep;
+mod trail;
 mod visit;
 
 use std::sync::Arc;
@@ -27,17 +29,20 @@ use url::Url;
 pub use accounts::AppAccounts;
 pub use callback::{CallbackOutcome, browser_key};
 pub use import::{Imported, NewImport};
+pub use sign_in::{NewSignIn, NotProved, SignInStarted};
 pub use start::{NewAuthorization, Started};
 pub use visit::{BrowserTie, Gone, Visited};
 
 use super::token_set::TokenSet;
 use super::vault::Vault;
+use crate::access::audit::{Entry, Who};
 use crate::access::{Permission, Principal};
 use crate::clock::Clock;
 use crate::config;
 use crate::error::{Error, Precondition, Resource};
 use crate::model::{
-    App, AppState, Authorization, AuthorizationFailure, AuthorizationState, Provider,
+    App, AppState, Authorization, AuthorizationFailure, AuthorizationIntent, AuthorizationState,
+    Provider,
 };
 use crate::oauth::{Http, ProviderClient, Revocation};
 use crate::registry::Registry;
@@ -62,6 +67,8 @@ struct Flow {
     /// As defined: its templates are not filled in.
     provider: Provider,
     client: ProviderClient,
+    /// Whoever goes on with it.
+    who: Who,
 }
 
 impl Authorizations {
@@ -159,7 +166,7 @@ impl Authorizations {
     }
 
     /// The authorisation with its app at its provider.
-    async fn flow(&self, authorization: Authorization) -> Result<Flow, Error> {
+    async fn flow(&self, authorization: Authorization, who: Who) -> Result<Flow, Error> {
         let mut conn = self.store.read().await?;
         let tenant = &authorization.tenant;
         let app = self
@@ -172,9 +179,13 @@ impl Authorizations {
             .provider(&mut conn, tenant, &app.provider)
             .await?;
         drop(conn);
+        let asked = match authorization.intent {
+            AuthorizationIntent::Connect => provider.clone(),
+            AuthorizationIntent::SignIn => sign_in::for_identity(&provider),
+        };
         let client = self.registry.client(
             &app,
-            &provider,
+            &asked,
             Some(self.redirect_uri(&app, &authorization.redirect_uri)),
         )?;
         Ok(Flow {
@@ -182,6 +193,7 @@ impl Authorizations {
             app,
             provider,
             client,
+            who,
         })
     }
 
@@ -194,17 +206,20 @@ impl Authorizations {
         }
     }
 
-    /// Ends an authorisation that waits in the state `from` with a failure. Somebody else may have
-    /// been first; what stands then is answered.
+    /// Ends an authorisation that waits in the state `from` with a failure, which `entry` tells of.
+    /// Somebody else may have been first; what stands then is answered.
     async fn fail(
         &self,
         authorization: &Authorization,
         from: AuthorizationState,
         failure: AuthorizationFailure,
+        entry: Entry,
     ) -> Result<Authorization, Error> {
+        let entry = trail::failed(entry, &failure);
         transact!(self.store, |tx| {
             let failed = self.failed(authorization, failure.clone());
             if store::authorizations::advance(&mut tx, &failed, from).await? {
+                self.record(&mut tx, &entry).await?;
                 return Ok(failed);
             }
             let id = &authorization.id;
@@ -266,6 +281,16 @@ fn require_owner(authorization: &Authorization, owner: &str) -> Result<(), Error
             Precondition::OwnerMismatch,
             "the authorization belongs to another owner",
         ))
+    }
+}
+
+/// Refuses a sign-in where a connection is made.
+fn require_connecting(authorization: &Authorization) -> Result<(), Error> {
+    match authorization.intent {
+        AuthorizationIntent::Connect => Ok(()),
+        AuthorizationIntent::SignIn => Err(wrong_state(
+            "the authorization is a sign-in: CreateSession takes its code",
+        )),
     }
 }
 

@@ -4,14 +4,16 @@ use std::collections::BTreeMap;
 
 use secrecy::{ExposeSecret as _, SecretString};
 
-use super::{Authorizations, require_active};
+use super::{Authorizations, require_active, trail};
+use crate::access::audit::Action;
 use crate::access::requests::{self, Once, Outcome};
-use crate::access::{Permission, Principal};
+use crate::access::{Caller, Permission, Principal};
 use crate::crypto::{digest, random};
 use crate::error::{Error, FieldViolation, Precondition, Resource};
 use crate::model::{
-    App, Authorization, AuthorizationFailure, AuthorizationMode, AuthorizationState, Connection,
-    ConnectionKind, ConnectionState, IdKind, Provider, RefreshPolicy, Timestamp,
+    App, Authorization, AuthorizationFailure, AuthorizationIntent, AuthorizationMode,
+    AuthorizationState, Connection, ConnectionKind, ConnectionState, IdKind, Provider,
+    RefreshPolicy, Timestamp,
 };
 use crate::store::{self, Conn, transact};
 
@@ -97,20 +99,20 @@ impl Authorizations {
     /// [`Error::AlreadyExists`] for a late retry; or the store's.
     pub async fn start(
         &self,
-        principal: &Principal,
+        caller: &Caller,
         new: NewAuthorization,
         once: Option<Once<'_>>,
     ) -> Result<Started, Error> {
         if new.mode == AuthorizationMode::LinkOnly {
-            principal.require(Permission::AuthorizeLinkOnly)?;
+            caller.require(Permission::AuthorizeLinkOnly)?;
         }
         let now = self.clock.now();
         let once = once.as_ref();
-        let create = self.create(principal, &new, once, now);
+        let create = self.create(caller, &new, once, now);
         match requests::answer(&self.store, self.vault.keyring(), once, now, create).await? {
             Outcome::Made(started) => Ok(started),
             Outcome::Before(replayed) => {
-                let authorization = self.get(principal, &replayed.resource_id).await?;
+                let authorization = self.get(caller, &replayed.resource_id).await?;
                 Ok(Started::of(authorization, replayed.into_secret()?))
             }
         }
@@ -119,7 +121,7 @@ impl Authorizations {
     /// `None`: a concurrent retry was first.
     async fn create(
         &self,
-        principal: &Principal,
+        caller: &Caller,
         new: &NewAuthorization,
         once: Option<&Once<'_>>,
         now: Timestamp,
@@ -127,7 +129,7 @@ impl Authorizations {
         let mut conn = self.store.read().await?;
         let permission = Permission::Authorize;
         let app = self
-            .app_allowed(&mut conn, principal, &new.app, &new.owner, permission)
+            .app_allowed(&mut conn, caller, &new.app, &new.owner, permission)
             .await?;
         require_active(&app)?;
         let provider = self
@@ -142,7 +144,7 @@ impl Authorizations {
         }
         judge(&app, &provider, new)?;
         let renewed = match &new.connection_id {
-            Some(id) => Some(renewable(&mut conn, principal, &app, &new.owner, id).await?),
+            Some(id) => Some(renewable(&mut conn, caller, &app, &new.owner, id).await?),
             None => None,
         };
         drop(conn);
@@ -158,6 +160,7 @@ impl Authorizations {
             id: IdKind::Authorization.new_id(),
             tenant: app.tenant.clone(),
             app_id: app.id.clone(),
+            intent: AuthorizationIntent::Connect,
             owner: new.owner.clone(),
             mode: new.mode,
             state: AuthorizationState::Pending,
@@ -174,9 +177,10 @@ impl Authorizations {
             renews: renewed.map(|connection| connection.id),
             connection_id: None,
             tokens: None,
+            account_id: String::new(),
             confirmation_hash: None,
             failure: AuthorizationFailure::default(),
-            created_by: principal.id.clone(),
+            created_by: caller.id.clone(),
             created_at: now,
             updated_at: now,
             expires_at: now.plus(self.config.ttl),
@@ -197,6 +201,13 @@ impl Authorizations {
             )
         };
 
+        let mut entry = trail::entry(Action::AuthorizationStarted, caller, &authorization)
+            .provider(&provider.id)
+            .detail("mode", authorization.mode.as_str())
+            .detail("scopes", authorization.scopes.join(" "));
+        if let Some(renews) = &authorization.renews {
+            entry = entry.detail("connection_id", renews);
+        }
         let most = i64::from(self.config.max_pending_per_owner);
         let keyring = self.vault.keyring();
         let made = transact!(self.store, |tx| {
@@ -219,6 +230,7 @@ impl Authorizations {
             if let Some(visit) = &visit {
                 store::authorizations::insert_visit(&mut tx, visit).await?;
             }
+            self.record(&mut tx, &entry).await?;
             Ok(true)
         })?;
         Ok(made.then(|| Started::of(authorization, link)))

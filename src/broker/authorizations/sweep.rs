@@ -4,12 +4,14 @@
 use std::time::Duration;
 
 use super::adopt::lock_connection;
-use super::{Authorizations, Flow};
+use super::{Authorizations, Flow, trail};
+use crate::access::audit::{Action, Entry, Who};
+use crate::broker::connections;
 use crate::broker::token_set::TokenSet;
 use crate::error::Error;
 use crate::model::{
-    Authorization, AuthorizationFailure, AuthorizationState, ConnectionState, EventKind, Grant,
-    NewEvent, Timestamp,
+    Authorization, AuthorizationFailure, AuthorizationIntent, AuthorizationState, ConnectionState,
+    EventKind, Grant, NewEvent, Timestamp,
 };
 use crate::store::{self, transact};
 
@@ -72,7 +74,11 @@ impl Authorizations {
                 self.finish_stray(stray, now).await
             }
             AuthorizationState::AwaitingConfirmation if stray.expires_at <= now => {
-                self.lapse(stray).await
+                match stray.intent {
+                    AuthorizationIntent::Connect => self.lapse(stray).await,
+                    // It made nothing.
+                    AuthorizationIntent::SignIn => self.expire(&stray).await,
+                }
             }
             AuthorizationState::Pending
             | AuthorizationState::Exchanged
@@ -83,11 +89,14 @@ impl Authorizations {
         }
     }
 
-    async fn expire(&self, pending: &Authorization) -> Result<bool, Error> {
-        let expired = self.expired(pending);
+    async fn expire(&self, unfinished: &Authorization) -> Result<bool, Error> {
+        let expired = self.expired(unfinished);
         transact!(self.store, |tx| {
-            let from = AuthorizationState::Pending;
-            Ok(store::authorizations::advance(&mut tx, &expired, from).await?)
+            let ended = store::authorizations::advance(&mut tx, &expired, unfinished.state).await?;
+            if ended {
+                self.record(&mut tx, &nobody_came(unfinished)).await?;
+            }
+            Ok(ended)
         })
     }
 
@@ -102,7 +111,7 @@ impl Authorizations {
     }
 
     async fn finish_stray(&self, stray: Authorization, now: Timestamp) -> Result<bool, Error> {
-        let finished = match self.flow(stray.clone()).await {
+        let finished = match self.flow(stray.clone(), sweeper(&stray)).await {
             Ok(flow) => self.finish(&flow, stray.clone()).await.map(drop),
             Err(error) => Err(error),
         };
@@ -117,7 +126,9 @@ impl Authorizations {
                     ..AuthorizationFailure::default()
                 };
                 let from = AuthorizationState::Exchanged;
-                self.fail(&stray, from, failure).await?;
+                let action = Action::AuthorizationCompleted;
+                let entry = trail::entry(action, sweeper(&stray), &stray);
+                self.fail(&stray, from, failure, entry).await?;
                 Ok(true)
             }
             Err(error) => Err(error),
@@ -126,7 +137,8 @@ impl Authorizations {
 
     /// Nobody confirmed it: what it made is taken back.
     async fn lapse(&self, unconfirmed: Authorization) -> Result<bool, Error> {
-        let flow = self.flow(unconfirmed.clone()).await?;
+        let who = sweeper(&unconfirmed);
+        let flow = self.flow(unconfirmed.clone(), who).await?;
         let (lapsed, doomed) = transact!(self.store, |tx| {
             let from = AuthorizationState::AwaitingConfirmation;
             if !store::authorizations::advance(&mut tx, &unconfirmed, from).await? {
@@ -150,6 +162,8 @@ impl Authorizations {
                 doomed
             };
             store::authorizations::advance(&mut tx, &next, from).await?;
+            let entry = nobody_came(&unconfirmed).provider(&flow.provider.id);
+            self.record(&mut tx, &entry).await?;
             Ok((true, doomed))
         })?;
         self.poke.notify_one();
@@ -182,6 +196,9 @@ impl Authorizations {
         let reason = "confirmation_expired";
         let event = NewEvent::of(EventKind::Deleted, &connection, &grant, reason, now);
         store::events::append(tx, &event).await?;
+        let action = Action::ConnectionDeleted;
+        let entry = connections::entry(action, &flow.who, &connection).reason(reason);
+        self.record(tx, &entry).await?;
         store::connections::delete(tx, tenant, &connection.id).await?;
         let shared = store::connections::of_grant(tx, &grant.id).await?;
         if !shared.is_empty() {
@@ -212,4 +229,17 @@ impl Authorizations {
             metadata: serde_json::Map::new(),
         })
     }
+}
+
+fn sweeper(authorization: &Authorization) -> Who {
+    Who::system("sweep", &authorization.tenant)
+}
+
+/// The browser did not come back, or nobody confirmed.
+fn nobody_came(authorization: &Authorization) -> Entry {
+    let action = match authorization.state {
+        AuthorizationState::Pending => Action::AuthorizationCompleted,
+        _ => Action::AuthorizationConfirmed,
+    };
+    trail::entry(action, sweeper(authorization), authorization).failed("EXPIRED")
 }

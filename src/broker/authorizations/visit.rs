@@ -8,6 +8,8 @@ use url::Url;
 
 use super::callback::browser_key;
 use super::{Authorizations, require_active};
+use crate::access::Origin;
+use crate::access::audit::Who;
 use crate::crypto::{Context, Purpose, digest, random};
 use crate::error::{Error, Precondition};
 use crate::model::provider::Pkce;
@@ -89,7 +91,9 @@ impl Authorizations {
             });
         }
         drop(conn);
-        let flow = self.flow(authorization).await?;
+        // A visit changes nothing that the audit trail tells of.
+        let who = Who::browser(&authorization.id, &authorization.tenant, &Origin::default());
+        let flow = self.flow(authorization, who).await?;
         require_active(&flow.app)?;
         let now = self.clock.now();
         let until = now

@@ -2,8 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use super::{Connections, Locked, lock, overtaken};
-use crate::access::{Permission, Principal};
+use super::{Connections, Locked, entry, lock, overtaken};
+use crate::access::audit::{self, Action};
+use crate::access::{Caller, Permission};
 use crate::error::{Error, Resource};
 use crate::model::{
     App, AppState, Connection, ConnectionDetails, ConnectionState, EventKind, Grant, NewEvent,
@@ -23,8 +24,8 @@ pub struct Changes {
 }
 
 impl Changes {
-    /// Applies them; whether anything is other than it was.
-    fn apply(&self, connection: &mut Connection) -> bool {
+    /// Applies them; the names of the fields that are other than they were.
+    fn apply(&self, connection: &mut Connection) -> Vec<&'static str> {
         fn set<T: Clone + PartialEq>(field: &mut T, value: Option<&T>) -> bool {
             match value {
                 Some(value) if value != field => {
@@ -37,7 +38,14 @@ impl Changes {
         let policy = set(&mut connection.refresh_policy, self.refresh_policy.as_ref());
         let name = set(&mut connection.display_name, self.display_name.as_ref());
         let labels = set(&mut connection.labels, self.labels.as_ref());
-        policy || name || labels
+        [
+            ("refresh_policy", policy),
+            ("display_name", name),
+            ("labels", labels),
+        ]
+        .into_iter()
+        .filter_map(|(name, differs)| differs.then_some(name))
+        .collect()
     }
 }
 
@@ -50,7 +58,7 @@ impl Connections {
     /// [`Error::Conflict`] when the version is another, or the store's.
     pub async fn update(
         &self,
-        principal: &Principal,
+        caller: &Caller,
         id: &str,
         changes: &Changes,
         expected: Option<i64>,
@@ -62,9 +70,10 @@ impl Connections {
                 mut connection,
                 mut all,
                 grant,
-            } = lock(&mut tx, principal, id, permission).await?;
+            } = lock(&mut tx, caller, id, permission).await?;
             require_version(&connection, expected)?;
-            if !changes.apply(&mut connection) {
+            let changed = changes.apply(&mut connection);
+            if changed.is_empty() {
                 return Ok(());
             }
             connection.version += 1;
@@ -74,6 +83,9 @@ impl Connections {
             }
             let event = NewEvent::of(EventKind::Updated, &connection, &grant, "", now);
             store::events::append(&mut tx, &event).await?;
+            let entry = entry(Action::ConnectionUpdated, caller, &connection)
+                .detail("fields", changed.join(" "));
+            audit::record(&mut tx, &entry, now).await?;
             for sharing in &mut all {
                 if sharing.id == connection.id {
                     sharing.clone_from(&connection);
@@ -82,7 +94,7 @@ impl Connections {
             self.follow_policies(&mut tx, grant, &all, now).await
         })?;
         self.poke.notify_one();
-        self.details(principal, id, permission).await
+        self.details(caller, id, permission).await
     }
 
     /// Gives a locked grant the most eager policy of the connections that may use it, and its new
@@ -205,13 +217,13 @@ mod tests {
             labels: Some(BTreeMap::new()),
             display_name: None,
         };
-        assert!(changes.apply(&mut changed));
+        assert_eq!(changes.apply(&mut changed), ["refresh_policy", "labels"]);
         assert_eq!(changed.refresh_policy, RefreshPolicy::OnDemand);
         assert_eq!(changed.display_name, "Ada");
         assert!(changed.labels.is_empty());
         // Once more, and nothing is left to change.
-        assert!(!changes.apply(&mut changed));
-        assert!(!Changes::default().apply(&mut changed));
+        assert!(changes.apply(&mut changed).is_empty());
+        assert!(Changes::default().apply(&mut changed).is_empty());
     }
 
     #[test]

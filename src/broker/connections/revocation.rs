@@ -9,8 +9,9 @@ use futures_util::StreamExt as _;
 use secrecy::SecretString;
 
 use super::changes::require_version;
-use super::{Connections, Locked, lock, overtaken};
-use crate::access::{Permission, Principal};
+use super::{Connections, Locked, entry, lock, overtaken};
+use crate::access::audit::{self, Action};
+use crate::access::{Caller, Permission, Principal};
 use crate::error::{Error, Resource};
 use crate::model::{
     Connection, ConnectionDetails, ConnectionState, EventKind, Grant, GrantState, NewEvent,
@@ -81,14 +82,14 @@ impl Connections {
     /// store's. The provider's failure is none: it is in the answer.
     pub async fn revoke(
         &self,
-        principal: &Principal,
+        caller: &Caller,
         id: &str,
         reason: &str,
     ) -> Result<(ConnectionDetails, ProviderRevocation), Error> {
-        let ended = self.end(principal, id, reason).await?;
+        let ended = self.end(caller, id, reason).await?;
         let outcome = self.revoke_at_provider(ended.doomed).await;
         let details = self
-            .details(principal, id, Permission::WriteConnections)
+            .details(caller, id, Permission::WriteConnections)
             .await?;
         Ok((details, outcome))
     }
@@ -103,7 +104,7 @@ impl Connections {
     /// none: it is in the answer.
     pub async fn delete(
         &self,
-        principal: &Principal,
+        caller: &Caller,
         id: &str,
         expected: Option<i64>,
         keep_at_provider: bool,
@@ -114,10 +115,14 @@ impl Connections {
                 connection,
                 mut all,
                 grant,
-            } = lock(&mut tx, principal, id, Permission::WriteConnections).await?;
+            } = lock(&mut tx, caller, id, Permission::WriteConnections).await?;
             require_version(&connection, expected)?;
             let event = NewEvent::of(EventKind::Deleted, &connection, &grant, "", now);
             store::events::append(&mut tx, &event).await?;
+            let entry = entry(Action::ConnectionDeleted, caller, &connection)
+                .detail("account_id", &connection.account_id)
+                .detail("keep_at_provider", keep_at_provider);
+            audit::record(&mut tx, &entry, now).await?;
             store::connections::delete(&mut tx, &connection.tenant, id).await?;
             all.retain(|sharing| sharing.id != connection.id);
             if all.iter().any(uses_grant) {
@@ -146,37 +151,37 @@ impl Connections {
     /// allowed, or the store's: then some are revoked and some are not.
     pub async fn revoke_app(
         &self,
-        principal: &Principal,
+        caller: &Caller,
         app: &str,
         owner: Option<&str>,
         reason: &str,
     ) -> Result<AppRevocation, Error> {
         let permission = Permission::WriteConnections;
-        if owner.is_some_and(|owner| !principal.allows_owner(owner)) {
+        if owner.is_some_and(|owner| !caller.allows_owner(owner)) {
             return Err(Error::PermissionDenied(permission.name()));
         }
         let mut conn = self.store.read().await?;
         let app = self
             .registry
-            .app(&mut conn, &principal.tenant, app)
+            .app(&mut conn, &caller.tenant, app)
             .await?
-            .filter(|found| principal.allows_app(&found.id, &found.provider))
+            .filter(|found| caller.allows_app(&found.id, &found.provider))
             .ok_or_else(|| {
                 let missing = Error::NotFound(Resource::App, app.to_owned());
-                principal.hidden(permission, missing)
+                caller.hidden(permission, missing)
             })?;
         drop(conn);
         let mut total = AppRevocation::default();
         let mut after = String::new();
         loop {
-            let ids = self.page_of_app(principal, &app.id, owner, &after).await?;
+            let ids = self.page_of_app(caller, &app.id, owner, &after).await?;
             let Some(last) = ids.last() else {
                 return Ok(total);
             };
             after.clone_from(last);
             let each: Vec<_> = ids
                 .iter()
-                .map(|id| self.revoke_one(principal, id, reason))
+                .map(|id| self.revoke_one(caller, id, reason))
                 .collect();
             // To their end even when one fails: a provider that was not told now never is.
             let outcomes: Vec<_> = futures_util::stream::iter(each)
@@ -209,11 +214,11 @@ impl Connections {
     /// One of many: what is gone or not the caller's is passed over.
     async fn revoke_one(
         &self,
-        principal: &Principal,
+        caller: &Caller,
         id: &str,
         reason: &str,
     ) -> Result<(i64, ProviderRevocation), Error> {
-        match self.end(principal, id, reason).await {
+        match self.end(caller, id, reason).await {
             Ok(ended) => {
                 let outcome = self.revoke_at_provider(ended.doomed).await;
                 let count = i64::try_from(ended.connections.len()).unwrap_or(i64::MAX);
@@ -227,7 +232,7 @@ impl Connections {
     }
 
     /// Revokes a connection and all that share its grant, here.
-    async fn end(&self, principal: &Principal, id: &str, reason: &str) -> Result<Ended, Error> {
+    async fn end(&self, caller: &Caller, id: &str, reason: &str) -> Result<Ended, Error> {
         let reason = if reason.is_empty() { BY_CALLER } else { reason };
         let ended = transact!(self.store, |tx| {
             let now = self.clock.now();
@@ -235,7 +240,7 @@ impl Connections {
                 connection,
                 all,
                 grant,
-            } = lock(&mut tx, principal, id, Permission::WriteConnections).await?;
+            } = lock(&mut tx, caller, id, Permission::WriteConnections).await?;
             if connection.state == ConnectionState::Revoked {
                 return Ok(Ended::default());
             }
@@ -252,6 +257,10 @@ impl Connections {
                 }
                 let event = NewEvent::of(EventKind::Revoked, &sharing, &grant, reason, now);
                 store::events::append(&mut tx, &event).await?;
+                let entry = entry(Action::ConnectionRevoked, caller, &sharing)
+                    .reason(reason)
+                    .detail("asked_for", id);
+                audit::record(&mut tx, &entry, now).await?;
                 connections.push(sharing.id);
             }
             Ok(Ended {

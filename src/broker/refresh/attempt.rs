@@ -150,7 +150,7 @@ impl Refresher {
             }
         };
         let kept = self
-            .commit_until_done(&entry, &leased.provider, record)
+            .commit_until_done(&entry, &leased.provider, record, &leased.who)
             .await?;
         if let Some(written) = written
             && let Err(error) = self.journal.remove(&written).await

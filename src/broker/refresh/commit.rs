@@ -3,11 +3,12 @@
 use std::time::{Duration, Instant};
 
 use super::{Leased, Refresher};
+use crate::access::audit::{self, Action, Who};
 use crate::broker::journal::Entry;
 use crate::broker::token_set::TokenSet;
 use crate::error::Error;
 use crate::model::{
-    ConnectionState, EventKind, Grant, GrantState, NewEvent, Provider, RefreshAttempt,
+    Connection, ConnectionState, EventKind, Grant, GrantState, NewEvent, Provider, RefreshAttempt,
     RefreshOutcome,
 };
 use crate::oauth::ProviderClient;
@@ -34,11 +35,12 @@ impl Refresher {
         entry: &Entry,
         provider: &Provider,
         record: &mut RefreshAttempt,
+        who: &Who,
     ) -> Result<Kept, Error> {
         let deadline = Instant::now() + COMMIT_PATIENCE;
         let mut pause = Duration::from_millis(50);
         loop {
-            match self.commit(entry, provider, record).await {
+            match self.commit(entry, provider, record, who).await {
                 Err(Error::Store(error)) if Instant::now() < deadline => {
                     // Also when the answer to COMMIT was lost: trying again finds the row at the
                     // new generation, with these very tokens.
@@ -59,6 +61,7 @@ impl Refresher {
         entry: &Entry,
         provider: &Provider,
         record: &mut RefreshAttempt,
+        who: &Who,
     ) -> Result<Kept, Error> {
         let (kept, outcome) = transact!(self.store, |tx| {
             let now = self.clock.now();
@@ -95,6 +98,8 @@ impl Refresher {
                 Kept::Newer(_) | Kept::Unwanted => RefreshOutcome::Superseded,
             };
             store::records::insert_attempt(&mut tx, &record).await?;
+            let told = audited(who, &connections, &record, &provider.id);
+            audit::record(&mut tx, &told, now).await?;
             Ok((kept, record.outcome))
         })?;
         record.outcome = outcome;
@@ -117,7 +122,7 @@ impl Refresher {
         &self,
         tx: &mut Tx,
         grant_id: &str,
-    ) -> Result<Vec<crate::model::Connection>, Error> {
+    ) -> Result<Vec<Connection>, Error> {
         let mut locked = Vec::new();
         for connection in store::connections::of_grant(tx, grant_id).await? {
             let found = store::connections::lock(tx, &connection.tenant, &connection.id).await?;
@@ -151,6 +156,8 @@ impl Refresher {
                     record.outcome = RefreshOutcome::Superseded;
                 }
                 store::records::insert_attempt(&mut tx, &record).await?;
+                let told = audited(&leased.who, &connections, &record, &leased.provider.id);
+                audit::record(&mut tx, &told, setback.at).await?;
                 let kind = match record.outcome {
                     RefreshOutcome::Succeeded | RefreshOutcome::Superseded => None,
                     RefreshOutcome::GrantDead => Some(EventKind::ReauthorizationRequired),
@@ -183,6 +190,7 @@ impl Refresher {
     pub(super) async fn give_up(
         &self,
         grant: &Grant,
+        who: &Who,
         now: crate::model::Timestamp,
     ) -> Result<(), Error> {
         transact!(self.store, |tx| {
@@ -199,7 +207,9 @@ impl Refresher {
             store::grants::replace(&mut tx, &dead, grant.generation).await?;
             let kind = EventKind::ReauthorizationRequired;
             self.tell(&mut tx, &connections, &dead, kind, super::LOST)
-                .await
+                .await?;
+            let told = of_grant(who, &connections, &dead.id).failed(super::LOST);
+            audit::record(&mut tx, &told, now).await.map(drop)
         })?;
         self.poke.notify_one();
         Ok(())
@@ -208,7 +218,7 @@ impl Refresher {
     async fn tell(
         &self,
         tx: &mut Tx,
-        connections: &[crate::model::Connection],
+        connections: &[Connection],
         grant: &Grant,
         kind: EventKind,
         reason: &str,
@@ -238,4 +248,42 @@ impl Refresher {
             Err(_) => tracing::warn!("revoking superfluous tokens took too long"),
         }
     }
+}
+
+/// What is recorded of an attempt: one entry, however many connections share the grant.
+fn audited(
+    who: &Who,
+    connections: &[Connection],
+    record: &RefreshAttempt,
+    provider: &str,
+) -> audit::Entry {
+    let entry = of_grant(who, connections, &record.grant_id)
+        .provider(provider)
+        .detail("trigger", record.trigger.as_str())
+        .detail("outcome", record.outcome.as_str())
+        .detail("generation", record.generation)
+        .detail("attempt_id", &record.id);
+    match record.outcome {
+        RefreshOutcome::Succeeded => entry,
+        outcome if record.error_code.is_empty() => entry.failed(outcome.as_str()),
+        _ => entry.failed(&record.error_code),
+    }
+}
+
+/// On the first of the grant's connections, which is the only one as a rule; the others are named.
+fn of_grant(who: &Who, connections: &[Connection], grant_id: &str) -> audit::Entry {
+    let entry = audit::Entry::new(Action::TokenRefreshed, who).detail("grant_id", grant_id);
+    let Some((first, others)) = connections.split_first() else {
+        return entry.on("grant", grant_id);
+    };
+    let entry = entry
+        .on("connection", &first.id)
+        .provider(&first.provider)
+        .detail("app_id", &first.app_id)
+        .detail("owner", &first.owner);
+    if others.is_empty() {
+        return entry;
+    }
+    let others: Vec<&str> = others.iter().map(|other| other.id.as_str()).collect();
+    entry.detail("shared_with", others.join(" "))
 }

@@ -2,6 +2,7 @@
 
 use super::Refresher;
 use super::commit::Kept;
+use crate::access::audit::Who;
 use crate::broker::journal::{Entry, Written};
 use crate::error::Error;
 use crate::model::{IdKind, RefreshAttempt, RefreshOutcome, RefreshTrigger};
@@ -83,8 +84,9 @@ impl Refresher {
                 .unwrap_or_default(),
             generation: entry.generation,
         };
+        let who = Who::system("recovery", &entry.tenant);
         let kept = self
-            .commit_until_done(entry, &provider, &mut record)
+            .commit_until_done(entry, &provider, &mut record, &who)
             .await?;
         if let Kept::Unwanted = kept {
             let client = self.registry.client(&app, &provider, None)?;

@@ -166,7 +166,7 @@ impl Tokens {
             provider,
             self.vault.margin(grant, provider),
             (token, self.vault.token_secret(grant)?),
-            self.cache.uses(&connection.tenant, &connection.id),
+            self.cache.uses(connection),
         );
         if ended {
             held.expires_at = Some(grant.issued_at);

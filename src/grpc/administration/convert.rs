@@ -1,7 +1,9 @@
 //! What several of these services say on the wire.
 
+use crate::access::Credential;
+use crate::grpc::convert::timestamp;
 use crate::grpc::fields::Fields;
-use crate::model::{Constraints, IdKind, RateLimit, Role};
+use crate::model::{ApiKey, Constraints, IdKind, RateLimit, Role, Timestamp};
 use crate::pb;
 
 /// Most entries of one list of constraints.
@@ -103,5 +105,74 @@ pub(super) fn rate_limit(limit: RateLimit) -> pb::RateLimit {
     pb::RateLimit {
         requests_per_second: i32::try_from(limit.requests_per_second).unwrap_or(i32::MAX),
         burst: i32::try_from(limit.burst).unwrap_or(i32::MAX),
+    }
+}
+
+/// Highest rate and burst of a key's own limit.
+const RATE_MAX: i32 = 1_000_000;
+
+/// A limit of the wire, judged; twice the rate is the burst where none is set.
+pub(super) fn from_rate_limit(
+    fields: &mut Fields,
+    field: &str,
+    wire: Option<pb::RateLimit>,
+) -> Option<RateLimit> {
+    let pb::RateLimit {
+        requests_per_second,
+        burst,
+    } = wire?;
+    fields.check(
+        (1..=RATE_MAX).contains(&requests_per_second),
+        format!("{field}.requests_per_second"),
+        format!("1 to {RATE_MAX} is needed"),
+    );
+    fields.check(
+        (0..=RATE_MAX).contains(&burst),
+        format!("{field}.burst"),
+        format!("1 to {RATE_MAX} is needed, or 0 for twice the rate"),
+    );
+    let rate = u32::try_from(requests_per_second).unwrap_or(1);
+    let burst = u32::try_from(burst).ok().filter(|burst| *burst > 0);
+    Some(RateLimit {
+        requests_per_second: rate,
+        burst: burst.unwrap_or_else(|| rate.saturating_mul(2)),
+    })
+}
+
+/// How a caller proved who they are, on the wire.
+pub(super) const fn credential_kind(credential: &Credential) -> pb::CredentialKind {
+    match credential {
+        Credential::ApiKey { .. } => pb::CredentialKind::ApiKey,
+        Credential::Session { .. } => pb::CredentialKind::Session,
+        Credential::Certificate { .. } => pb::CredentialKind::Certificate,
+        Credential::Jwt { .. } => pb::CredentialKind::Jwt,
+        // It does not call over the network.
+        Credential::CommandLine => pb::CredentialKind::Unspecified,
+    }
+}
+
+/// An API key on the wire, as it is at `now`.
+pub(super) fn api_key(key: &ApiKey, now: Timestamp) -> pb::ApiKey {
+    let state = if key.revoked_at.is_some() {
+        pb::ApiKeyState::Revoked
+    } else if key.expires_at.is_some_and(|end| end <= now) {
+        pb::ApiKeyState::Expired
+    } else {
+        pb::ApiKeyState::Active
+    };
+    pb::ApiKey {
+        id: key.id.clone(),
+        name: key.name.clone(),
+        prefix: key.prefix.clone(),
+        role: role(key.role).into(),
+        constraints: Some(constraints(&key.constraints)),
+        rate_limit: key.rate_limit.map(rate_limit),
+        state: state.into(),
+        created_by: key.created_by.clone(),
+        create_time: Some(timestamp(key.created_at)),
+        expire_time: key.expires_at.map(timestamp),
+        revoke_time: key.revoked_at.map(timestamp),
+        last_use_time: key.last_used_at.map(timestamp),
+        replaced_by: key.replaced_by.clone().unwrap_or_default(),
     }
 }

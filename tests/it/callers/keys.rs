@@ -35,6 +35,7 @@ pub async fn make(b: &Broker, expires_at: Option<Timestamp>) -> (String, String)
         name: "made by a test".to_owned(),
         role: Role::Admin,
         constraints: Constraints::default(),
+        rate_limit: None,
         created_by: "test".to_owned(),
         expires_at,
     };

@@ -30,9 +30,16 @@ fn every_error() -> Vec<Error> {
         kind = match &error {
             Error::InvalidArgument(_) => {
                 use Unknown as U;
-                all.extend(
-                    [U::Missing, U::Invalid, U::Expired, U::Revoked].map(Error::Unauthenticated),
-                );
+                let unknown = [
+                    U::Missing,
+                    U::Invalid,
+                    U::Expired,
+                    U::Revoked,
+                    U::SignInFailed,
+                    U::RefreshTokenInvalid,
+                    U::Unmapped,
+                ];
+                all.extend(unknown.map(Error::Unauthenticated));
                 Some(Error::PermissionDenied("tokens.read"))
             }
             Error::PermissionDenied(_) => {
@@ -43,6 +50,8 @@ fn every_error() -> Vec<Error> {
                     R::Connection,
                     R::Provider,
                     R::ApiKey,
+                    R::User,
+                    R::Session,
                 ];
                 all.extend(resources.map(|it| Error::NotFound(it, "name".to_owned())));
                 Some(Error::AlreadyExists {
@@ -73,7 +82,12 @@ fn every_error() -> Vec<Error> {
                 message: "message".to_owned(),
                 retry_after: Duration::from_secs(9),
             }),
-            Error::ResourceExhausted { .. } => Some(Error::OutOfRange("message".to_owned())),
+            Error::ResourceExhausted { .. } => Some(Error::RateLimited {
+                limit: "requests_per_second",
+                message: "message".to_owned(),
+                retry_after: Duration::from_secs(9),
+            }),
+            Error::RateLimited { .. } => Some(Error::OutOfRange("message".to_owned())),
             Error::OutOfRange(_) => Some(Error::WatcherTooSlow),
             Error::WatcherTooSlow => Some(Error::Unavailable("message".to_owned(), None)),
             Error::Unavailable(..) => {

@@ -1,0 +1,152 @@
+//! Sessions as their users, and those who manage users, see and end them.
+
+use super::Sessions;
+use crate::access::audit::{self, Action, Entry};
+use crate::access::{Caller, Permission};
+use crate::error::{Error, Resource};
+use crate::model::Session;
+use crate::store::{self, Conn, transact};
+
+/// The user who calls, or the session of the call, by another name than its id.
+pub const ME: &str = "me";
+/// The session of the call.
+pub const CURRENT: &str = "current";
+
+impl Sessions {
+    /// A user's sessions, newest first, behind the id `after`; those that have ended too, if
+    /// `ended`.
+    ///
+    /// # Errors
+    /// [`Error::PermissionDenied`], [`Error::NotFound`] for the user; [`Error::InvalidArgument`]
+    /// where `me` is nobody; or the store's.
+    pub async fn list(
+        &self,
+        caller: &Caller,
+        user_id: &str,
+        ended: bool,
+        after: &str,
+        limit: i64,
+    ) -> Result<Vec<Session>, Error> {
+        let user_id = named(caller, user_id)?;
+        let mut conn = self.parts.store.read().await?;
+        require_user(&mut conn, caller, user_id, Permission::ReadUsers).await?;
+        let live_at = (!ended).then(|| self.parts.clock.now());
+        let tenant = &caller.tenant;
+        let found =
+            store::sessions::list(&mut conn, tenant, user_id, live_at, after, limit).await?;
+        Ok(found)
+    }
+
+    /// Ends a session, on every replica within the stated bound. One that has ended stays so.
+    ///
+    /// # Errors
+    /// [`Error::PermissionDenied`] for whoever may end only their own, whether or not there is such a
+    /// session; [`Error::NotFound`]; [`Error::InvalidArgument`] where `current` is none; or the
+    /// store's.
+    pub async fn revoke(&self, caller: &Caller, id: &str) -> Result<(), Error> {
+        let id = match id {
+            CURRENT => caller.session_id().ok_or_else(|| {
+                Error::invalid("session_id", "`current` needs the token of a session")
+            })?,
+            id => id,
+        };
+        let permission = Permission::WriteUsers;
+        let tenant = &caller.tenant;
+        let found = {
+            let mut conn = self.parts.store.read().await?;
+            let found = store::sessions::find(&mut conn, tenant, id).await?;
+            if let Some(session) = &found {
+                require_user(&mut conn, caller, &session.user_id, permission).await?;
+            } else {
+                caller.require(permission)?;
+            }
+            found
+        };
+        let session = found.ok_or_else(|| {
+            let missing = Error::NotFound(Resource::Session, id.to_owned());
+            caller.hidden(permission, missing)
+        })?;
+        let own = caller.user_id() == Some(session.user_id.as_str());
+        let reason = if own { "signed_out" } else { "revoked" };
+        let now = self.parts.clock.now();
+        transact!(self.parts.store, |tx| {
+            if store::sessions::revoke(&mut tx, tenant, id, reason, now).await? {
+                let entry = Entry::new(Action::SessionRevoked, caller)
+                    .on("session", id)
+                    .detail("user_id", &session.user_id)
+                    .reason(reason);
+                audit::record(&mut tx, &entry, now).await?;
+            }
+            Ok(())
+        })?;
+        self.ended(&[id.to_owned()]);
+        Ok(())
+    }
+
+    /// Ends all sessions of a user, or all but the one of the call; how many.
+    ///
+    /// # Errors
+    /// As [`Sessions::list`].
+    pub async fn revoke_all(
+        &self,
+        caller: &Caller,
+        user_id: &str,
+        keep_current: bool,
+    ) -> Result<i64, Error> {
+        let user_id = named(caller, user_id)?;
+        {
+            let mut conn = self.parts.store.read().await?;
+            require_user(&mut conn, caller, user_id, Permission::WriteUsers).await?;
+        }
+        let own = caller.user_id() == Some(user_id);
+        let reason = if own { "signed_out" } else { "revoked" };
+        let except = caller.session_id().filter(|_| keep_current);
+        let now = self.parts.clock.now();
+        let tenant = &caller.tenant;
+        let ended = transact!(self.parts.store, |tx| {
+            let ended =
+                store::sessions::revoke_all_of(&mut tx, tenant, user_id, except, reason, now)
+                    .await?;
+            if ended > 0 {
+                let entry = Entry::new(Action::SessionRevoked, caller)
+                    .on("user", user_id)
+                    .detail("sessions", ended)
+                    .reason(reason);
+                audit::record(&mut tx, &entry, now).await?;
+            }
+            Ok(ended)
+        })?;
+        self.ended(&[user_id.to_owned()]);
+        Ok(ended)
+    }
+}
+
+/// The user's id, where it is not the caller's own by its short name.
+fn named<'a>(caller: &'a Caller, user_id: &'a str) -> Result<&'a str, Error> {
+    match user_id {
+        ME => caller
+            .user_id()
+            .ok_or_else(|| Error::invalid("user_id", "`me` needs the token of a session")),
+        id => Ok(id),
+    }
+}
+
+/// That the caller may see, or do, this to the user: themselves always, others by permission and
+/// within its constraints.
+async fn require_user(
+    conn: &mut Conn,
+    caller: &Caller,
+    user_id: &str,
+    permission: Permission,
+) -> Result<(), Error> {
+    caller.require_own_or(user_id, permission)?;
+    if caller.user_id() == Some(user_id) {
+        return Ok(());
+    }
+    let owner = store::sessions::owner_of(conn, &caller.tenant, user_id).await?;
+    if owner.is_some_and(|owner| caller.allows_owner(&owner)) {
+        return Ok(());
+    }
+    let missing = Error::NotFound(Resource::User, user_id.to_owned());
+    Err(caller.hidden(permission, missing))
+}

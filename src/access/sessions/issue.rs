@@ -1,0 +1,292 @@
+//! Signing in: a session is made here, from nothing that the caller sent but their proof.
+
+use secrecy::SecretString;
+
+use super::Sessions;
+use crate::access::Origin;
+use crate::access::audit::{self, Action, Entry, Who};
+use crate::access::bearer::{BearerSecret, Prefix};
+use crate::access::throttle::{Admission, Attempt};
+use crate::error::{Error, Unknown};
+use crate::model::{IdKind, ProvedAccount, Session, SignInMethod, Timestamp, User};
+use crate::store::sessions::Hashes;
+use crate::store::{self, transact};
+
+/// Whose browser or program it is that somebody signs in with.
+#[derive(Clone, Debug, Default)]
+pub struct Visitor {
+    /// Where it calls from.
+    pub origin: Origin,
+    /// The caller that signs them in, where it is not they who call.
+    pub through: Option<String>,
+}
+
+/// A session that was made or refreshed, with its tokens: here and nowhere else.
+#[derive(Clone, Debug)]
+pub struct Issued {
+    /// The session.
+    pub session: Session,
+    /// For `authorization: Bearer`.
+    pub session_token: SecretString,
+    /// For the next refresh.
+    pub refresh_token: SecretString,
+}
+
+/// The tokens of a session.
+pub(super) struct Tokens {
+    session: BearerSecret,
+    refresh: BearerSecret,
+}
+
+impl Tokens {
+    pub(super) fn generate() -> Self {
+        Self {
+            session: BearerSecret::generate(Prefix::Session),
+            refresh: BearerSecret::generate(Prefix::SessionRefresh),
+        }
+    }
+
+    /// Of their text; `None` for what has another form.
+    pub(super) fn parse(session: &str, refresh: &str) -> Option<Self> {
+        Some(Self {
+            session: BearerSecret::parse(Prefix::Session, session).ok()?,
+            refresh: BearerSecret::parse(Prefix::SessionRefresh, refresh).ok()?,
+        })
+    }
+
+    pub(super) fn texts(&self) -> [&SecretString; 2] {
+        [self.session.text(), self.refresh.text()]
+    }
+
+    pub(super) fn hashes(&self) -> Hashes {
+        Hashes {
+            token: self.session.hash(),
+            refresh: self.refresh.hash(),
+        }
+    }
+
+    pub(super) fn issued(&self, session: Session) -> Issued {
+        Issued {
+            session,
+            session_token: self.session.text().clone(),
+            refresh_token: self.refresh.text().clone(),
+        }
+    }
+}
+
+impl Sessions {
+    /// Signs in a user whose password was found right.
+    ///
+    /// # Errors
+    /// [`Error::Unauthenticated`] when they were switched off, or given another password, meanwhile;
+    /// or the store's.
+    pub async fn create_by_password(
+        &self,
+        user: &User,
+        visitor: &Visitor,
+    ) -> Result<Issued, Error> {
+        let method = SignInMethod::Password;
+        match self.create(user, method, "", visitor).await? {
+            Some(issued) => Ok(issued),
+            None => {
+                let entry =
+                    failed(&user.tenant, method, visitor, "USER_CHANGED").on("user", &user.id);
+                self.refuse(&entry).await
+            }
+        }
+    }
+
+    /// Admits the attempt to sign in with the code of a sign-in through a provider: failures are
+    /// counted by that sign-in and by address.
+    ///
+    /// # Errors
+    /// [`Error::ResourceExhausted`] with the time to wait, or the store's.
+    pub async fn admit(
+        &self,
+        tenant: &str,
+        authorization_id: &str,
+        visitor: &Visitor,
+    ) -> Result<Admission, Error> {
+        let attempt = Attempt::new(tenant, authorization_id, visitor.origin.ip);
+        let now = self.parts.clock.now();
+        Ok(self.parts.throttle.admit(attempt, now).await?)
+    }
+
+    /// Signs in the user who has connected an account that was proved to be theirs. `proved` is what
+    /// the code came to, or why it proves nothing.
+    ///
+    /// # Errors
+    /// [`Error::Unauthenticated`] when the account is no user's or several users', or the user may not
+    /// sign in (so): which of these is for the audit trail alone. Or the store's.
+    pub async fn create_by_provider(
+        &self,
+        tenant: &str,
+        authorization_id: &str,
+        proved: Result<ProvedAccount, &'static str>,
+        admission: Admission,
+        visitor: &Visitor,
+    ) -> Result<Issued, Error> {
+        let method = SignInMethod::Provider;
+        let provider = proved
+            .as_ref()
+            .map_or("", |proved| proved.provider.as_str());
+        let refused = |reason: &str| {
+            failed(tenant, method, visitor, reason)
+                .on("authorization", authorization_id)
+                .provider(provider)
+        };
+        let user = match &proved {
+            Ok(proved) => self.user_of(tenant, proved).await?,
+            Err(reason) => Err(*reason),
+        };
+        let user = match user {
+            Ok(user) => user,
+            Err(reason) => return self.refuse(&refused(reason)).await,
+        };
+        match self.create(&user, method, provider, visitor).await? {
+            Some(issued) => {
+                let now = self.parts.clock.now();
+                self.parts.throttle.succeeded(admission, now).await?;
+                Ok(issued)
+            }
+            None => {
+                self.refuse(&refused("USER_INACTIVE").on("user", &user.id))
+                    .await
+            }
+        }
+    }
+
+    /// The one user whose connection says that the account is theirs, or why there is none.
+    async fn user_of(
+        &self,
+        tenant: &str,
+        proved: &ProvedAccount,
+    ) -> Result<Result<User, &'static str>, Error> {
+        let mut conn = self.parts.store.read().await?;
+        let ids = store::accounts::users_of(&mut conn, tenant, proved).await?;
+        let id = match ids.as_slice() {
+            [] => return Ok(Err("UNKNOWN_ACCOUNT")),
+            [id] => id,
+            _ => return Ok(Err("AMBIGUOUS_ACCOUNT")),
+        };
+        let Some(user) = store::users::find(&mut conn, tenant, id).await? else {
+            return Ok(Err("UNKNOWN_ACCOUNT"));
+        };
+        let roles = &self.parts.config.provider_sign_in_roles;
+        Ok(if roles.contains(&user.role) {
+            Ok(user)
+        } else {
+            Err("ROLE_NOT_ALLOWED")
+        })
+    }
+
+    /// Makes a session; `None` when the user may not sign in after all.
+    async fn create(
+        &self,
+        user: &User,
+        method: SignInMethod,
+        provider: &str,
+        visitor: &Visitor,
+    ) -> Result<Option<Issued>, Error> {
+        let now = self.parts.clock.now();
+        let tokens = Tokens::generate();
+        let session = self.session(user, method, visitor, now);
+        let mut entry = Entry::new(
+            Action::SessionCreated,
+            Who::user(&user.id, &user.tenant, &visitor.origin),
+        )
+        .on("session", &session.id)
+        .provider(provider)
+        .detail("method", method.as_str());
+        if let Some(through) = &visitor.through {
+            entry = entry.detail("through", through);
+        }
+        let keep = i64::from(self.parts.config.max_per_user).saturating_sub(1);
+        let made = transact!(self.parts.store, |tx| {
+            let (tenant, id) = (&user.tenant, &user.id);
+            if !store::sessions::sign_in(&mut tx, user, method, now).await? {
+                return Err(Error::Unauthenticated(Unknown::SignInFailed));
+            }
+            let superseded = store::sessions::supersede(&mut tx, tenant, id, keep, now).await?;
+            store::sessions::insert(&mut tx, &session, &tokens.hashes()).await?;
+            audit::record(&mut tx, &entry, now).await?;
+            for ended in &superseded {
+                let entry = Entry::new(Action::SessionRevoked, Who::system("sessions", tenant))
+                    .on("session", ended)
+                    .reason("superseded");
+                audit::record(&mut tx, &entry, now).await?;
+            }
+            Ok(superseded)
+        });
+        match made {
+            Ok(superseded) => {
+                self.ended(&superseded);
+                Ok(Some(tokens.issued(session)))
+            }
+            // Rolled back: nothing was written.
+            Err(Error::Unauthenticated(_)) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn session(
+        &self,
+        user: &User,
+        method: SignInMethod,
+        visitor: &Visitor,
+        now: Timestamp,
+    ) -> Session {
+        let config = &self.parts.config;
+        let refresh_expires_at = now.plus(config.refresh_lifetime);
+        Session {
+            id: IdKind::Session.new_id(),
+            tenant: user.tenant.clone(),
+            user_id: user.id.clone(),
+            method,
+            created_at: now,
+            issued_at: now,
+            last_used_at: now,
+            expires_at: now.plus(config.lifetime).min(refresh_expires_at),
+            refresh_expires_at,
+            ip: visitor.origin.ip_text(),
+            user_agent: Origin::clean_user_agent(&visitor.origin.user_agent),
+            revoked_at: None,
+            revoke_reason: String::new(),
+        }
+    }
+
+    /// Forgets sessions that this replica ended, and has the others told at once.
+    pub(super) fn ended(&self, ids: &[String]) {
+        for id in ids {
+            self.forget(id);
+        }
+        if !ids.is_empty() {
+            self.poke();
+        }
+    }
+
+    pub(super) fn poke(&self) {
+        self.parts.poke.notify_one();
+    }
+
+    /// Records a failure; all of them look the same to whoever tried.
+    async fn refuse<T>(&self, entry: &Entry) -> Result<T, Error> {
+        let now = self.parts.clock.now();
+        transact!(self.parts.store, |tx| {
+            audit::record(&mut tx, entry, now).await?;
+            Ok(())
+        })?;
+        Err(Error::Unauthenticated(Unknown::SignInFailed))
+    }
+}
+
+fn failed(tenant: &str, method: SignInMethod, visitor: &Visitor, reason: &str) -> Entry {
+    let who = Who::anonymous(tenant, &visitor.origin);
+    let entry = Entry::new(Action::SessionCreated, who)
+        .detail("method", method.as_str())
+        .failed(reason);
+    match &visitor.through {
+        Some(through) => entry.detail("through", through),
+        None => entry,
+    }
+}

@@ -1,0 +1,261 @@
+//! What is held about one person, across all tables: exported as one document, and erased.
+
+mod export;
+
+use std::sync::Arc;
+
+use super::Connections;
+use super::connections::ProviderRevocation;
+use crate::access::audit::{self, Action, Entry};
+use crate::access::{Caller, Permission};
+use crate::clock::Clock;
+use crate::error::{Error, Resource};
+use crate::model::{EventKind, NewEvent};
+use crate::store::persons::Person;
+use crate::store::{self, Store, transact};
+
+/// Connections and authorisations taken at a time.
+const BATCH: i64 = 100;
+/// Log rows reduced in one transaction.
+const LOG_BATCH: i64 = 1_000;
+
+/// Whose data is meant.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Subject {
+    /// A user's, by id; softly deleted users too.
+    User(String),
+    /// An owner's of connections.
+    Owner(String),
+}
+
+/// What was erased, or would be.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Erased {
+    /// Connections.
+    pub connections: i64,
+    /// Of those, how many tokens the provider could not be told to revoke.
+    pub unrevoked: i64,
+    /// Sessions.
+    pub sessions: i64,
+    /// Log rows that hold ids only from now on.
+    pub log_rows: i64,
+    /// Whether there was a user.
+    pub user: bool,
+}
+
+/// What is held about persons.
+pub struct Persons {
+    store: Store,
+    clock: Clock,
+    connections: Arc<Connections>,
+}
+
+impl Persons {
+    /// Over a store; `connections` ends those of a person.
+    pub fn new(store: Store, clock: Clock, connections: Arc<Connections>) -> Self {
+        Self {
+            store,
+            clock,
+            connections,
+        }
+    }
+
+    /// Erases a person: user, sessions, preferences, connections, authorisations, and of the logs
+    /// all but ids. With `validate_only` it counts and changes nothing; log rows are not counted
+    /// then. After an error part of it is done: call it again, which goes on where it ended.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] for the user, [`Error::PermissionDenied`], or the store's. A provider that
+    /// could not be told to revoke is none: it is in the answer.
+    pub async fn erase(
+        &self,
+        caller: &Caller,
+        subject: &Subject,
+        validate_only: bool,
+    ) -> Result<Erased, Error> {
+        let (person, owns) = self.person(caller, subject).await?;
+        let tenant = &caller.tenant;
+        let mut conn = self.store.read().await?;
+        let held = store::persons::amounts(&mut conn, tenant, &person).await?;
+        drop(conn);
+        let mut erased = Erased {
+            connections: if owns { held.connections } else { 0 },
+            sessions: held.sessions,
+            user: person.user_id.is_some(),
+            ..Erased::default()
+        };
+        if validate_only {
+            return Ok(erased);
+        }
+        let entry = self.begin(caller, &person, owns, &mut erased).await?;
+        if owns {
+            erased.connections = 0;
+            self.end_connections(caller, &person.owner, &mut erased)
+                .await?;
+            self.forget_authorizations(tenant, &person.owner, &entry, &mut erased)
+                .await?;
+        }
+        if let Some(user_id) = &person.user_id {
+            let ids = std::slice::from_ref(user_id);
+            erased.log_rows += self.reduce_trail(tenant, ids, &entry).await?;
+        }
+        self.finish(caller, &person, &erased).await?;
+        Ok(erased)
+    }
+
+    /// The person, and whether the connections of that owner are theirs: a softly deleted user's owner
+    /// may be another's by now.
+    async fn person(&self, caller: &Caller, subject: &Subject) -> Result<(Person, bool), Error> {
+        let permission = Permission::ManagePersons;
+        caller.require(permission)?;
+        // Whoever may see part of a person's data can't give all of it away, or take it.
+        if !caller.constraints.apps.is_empty() || !caller.constraints.providers.is_empty() {
+            return Err(Error::PermissionDenied(permission.name()));
+        }
+        let tenant = &caller.tenant;
+        let mut conn = self.store.read().await?;
+        let person = match subject {
+            Subject::User(id) => {
+                let missing = || Error::NotFound(Resource::User, id.clone());
+                store::persons::of_user(&mut conn, tenant, id)
+                    .await?
+                    .filter(|person| caller.allows_owner(&person.owner))
+                    .ok_or_else(|| caller.hidden(permission, missing()))?
+            }
+            Subject::Owner(owner) if caller.allows_owner(owner) => {
+                store::persons::of_owner(&mut conn, tenant, owner).await?
+            }
+            Subject::Owner(_) => return Err(Error::PermissionDenied(permission.name())),
+        };
+        let taken = store::persons::is_owner_taken(&mut conn, tenant, &person).await?;
+        Ok((person, !taken))
+    }
+
+    /// Shuts the person out, so that nothing new comes; answers the id of the entry that tells of the
+    /// erasure.
+    async fn begin(
+        &self,
+        caller: &Caller,
+        person: &Person,
+        owns: bool,
+        erased: &mut Erased,
+    ) -> Result<String, Error> {
+        let tenant = &caller.tenant;
+        let (entry, reduced) = transact!(self.store, |tx| {
+            let now = self.clock.now();
+            if let Some(user_id) = &person.user_id {
+                store::persons::lock_out(&mut tx, tenant, user_id, now).await?;
+                store::sessions::revoke_all_of(&mut tx, tenant, user_id, None, "erased", now)
+                    .await?;
+                let ended = NewEvent::internal(EventKind::SessionsEnded, tenant, user_id, now);
+                store::events::append(&mut tx, &ended).await?;
+            }
+            let reduced = if owns {
+                store::persons::reduce_attempts(&mut tx, tenant, &person.owner).await?
+            } else {
+                0
+            };
+            let entry = entry(caller, person).detail("step", "begun");
+            Ok((audit::record(&mut tx, &entry, now).await?, reduced))
+        })?;
+        erased.log_rows += count(reduced);
+        Ok(entry)
+    }
+
+    async fn end_connections(
+        &self,
+        caller: &Caller,
+        owner: &str,
+        erased: &mut Erased,
+    ) -> Result<(), Error> {
+        let mut after = String::new();
+        loop {
+            let mut conn = self.store.read().await?;
+            let tenant = &caller.tenant;
+            let ids =
+                store::persons::connection_ids(&mut conn, tenant, owner, &after, BATCH).await?;
+            drop(conn);
+            let Some(last) = ids.last() else {
+                return Ok(());
+            };
+            after.clone_from(last);
+            for id in &ids {
+                match self.connections.delete(caller, id, None, false).await {
+                    Ok(outcome) => {
+                        erased.connections += 1;
+                        erased.unrevoked += i64::from(outcome == ProviderRevocation::Failed);
+                    }
+                    // Somebody else deleted it meanwhile.
+                    Err(Error::NotFound(..)) => {}
+                    Err(error) => return Err(error),
+                }
+            }
+        }
+    }
+
+    /// Deletes the authorisations of an owner, after what their browsers left in the trail.
+    async fn forget_authorizations(
+        &self,
+        tenant: &str,
+        owner: &str,
+        entry: &str,
+        erased: &mut Erased,
+    ) -> Result<(), Error> {
+        loop {
+            let mut conn = self.store.read().await?;
+            let ids = store::persons::authorization_ids(&mut conn, tenant, owner, BATCH).await?;
+            drop(conn);
+            if ids.is_empty() {
+                return Ok(());
+            }
+            erased.log_rows += self.reduce_trail(tenant, &ids, entry).await?;
+            transact!(self.store, |tx| {
+                Ok(store::persons::delete_authorizations(&mut tx, tenant, &ids).await?)
+            })?;
+        }
+    }
+
+    /// Clears address and program of the entries of these ids; how many that were.
+    async fn reduce_trail(&self, tenant: &str, ids: &[String], entry: &str) -> Result<i64, Error> {
+        let mut reduced = 0;
+        loop {
+            let rows = transact!(self.store, |tx| {
+                let rows =
+                    store::audit::erase_personal(&mut tx, tenant, ids, entry, LOG_BATCH).await?;
+                Ok(count(rows))
+            })?;
+            reduced += rows;
+            if rows < LOG_BATCH {
+                return Ok(reduced);
+            }
+        }
+    }
+
+    async fn finish(&self, caller: &Caller, person: &Person, erased: &Erased) -> Result<(), Error> {
+        transact!(self.store, |tx| {
+            if let Some(user_id) = &person.user_id {
+                store::users::remove(&mut tx, &caller.tenant, user_id).await?;
+            }
+            let entry = entry(caller, person)
+                .detail("step", "finished")
+                .detail("connections", erased.connections)
+                .detail("unrevoked_at_provider", erased.unrevoked)
+                .detail("sessions", erased.sessions)
+                .detail("log_rows", erased.log_rows);
+            audit::record(&mut tx, &entry, self.clock.now()).await?;
+            Ok(())
+        })
+    }
+}
+
+fn entry(caller: &Caller, person: &Person) -> Entry {
+    let entry = Entry::new(Action::PersonErased, caller);
+    match &person.user_id {
+        Some(user_id) => entry.on("user", user_id),
+        None => entry.on("owner", &person.owner),
+    }
+}
+
+fn count(rows: usize) -> i64 {
+    i64::try_from(rows).unwrap_or(i64::MAX)
+}

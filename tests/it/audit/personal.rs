@@ -1,0 +1,63 @@
+//! Addresses and programs: erased with their person, and not otherwise.
+
+use super::*;
+
+async fn erase(b: &Broker, beside: &Beside, action: Action) -> usize {
+    let mut tx = beside.store.begin().await.unwrap();
+    let who = Who::system("test", "default");
+    let entry = Entry::new(action, who).on("user", "user_1");
+    let told = audit::record(&mut tx, &entry, b.clock.now()).await.unwrap();
+    let ids = ["user_1".to_owned()];
+    let erased = Trail::erase_personal(&mut tx, "default", &ids, &told)
+        .await
+        .unwrap();
+    tx.commit().await.unwrap();
+    erased
+}
+
+on_both_engines! {
+    async fn erased_personal_data_stays_verifiable(engine: Engine) {
+        let (b, beside) = written(engine).await;
+        let erased = erase(&b, &beside, Action::PersonErased).await;
+        // The nine, and the one that tells of it.
+        assert_eq!(erased, 10);
+        assert_eq!(beside.verify(None).await.findings, []);
+        let left = "SELECT id AS line FROM audit_events
+                    WHERE actor_id = 'user_1' AND (ip <> '' OR user_agent <> '' OR salt IS NOT NULL)";
+        assert!(b.ground.lines(left).await.is_empty());
+        b.finish().await;
+    }
+
+    async fn personal_data_taken_away_without_an_erasure_is_found(engine: Engine) {
+        let (b, beside) = written(engine).await;
+        for erased_by in ["NULL", "'aud_nobody'", "id"] {
+            let sql = format!(
+                "UPDATE audit_events SET ip = '', user_agent = '', salt = NULL, erased_by = {erased_by}
+                 WHERE resource_id = 'five'"
+            );
+            b.ground.execute(&sql).await;
+            let outcome = beside.verify(None).await;
+            assert_eq!(found(&outcome), [(Fault::Changed, place(&b, "five").await)], "{erased_by}");
+        }
+        b.finish().await;
+    }
+
+    async fn another_entry_does_not_pass_for_an_erasure(engine: Engine) {
+        let (b, beside) = written(engine).await;
+        erase(&b, &beside, Action::AppUpdated).await;
+        let outcome = beside.verify(None).await;
+        assert!(found(&outcome).contains(&(Fault::Changed, place(&b, "five").await)));
+        b.finish().await;
+    }
+
+    async fn a_changed_address_is_named(engine: Engine) {
+        let (b, beside) = written(engine).await;
+        for change in ["ip = '192.0.2.8'", "user_agent = 'other/2'", "erased_by = 'aud_1'"] {
+            let sql = format!("UPDATE audit_events SET {change} WHERE resource_id = 'five'");
+            b.ground.execute(&sql).await;
+            let outcome = beside.verify(None).await;
+            assert_eq!(found(&outcome), [(Fault::Changed, place(&b, "five").await)], "{change}");
+        }
+        b.finish().await;
+    }
+}

@@ -1,0 +1,147 @@
+//! Exchanging a session's tokens, lost answers, and thieves.
+
+use std::time::Duration;
+
+use futures_util::future::join;
+use tonic::Code;
+
+use super::{recorded, refresh, sessions_of, signed_in, whoami};
+use crate::fixture::*;
+use crate::on_both_engines;
+
+fn request_id() -> String {
+    uuid::Uuid::new_v4().to_string()
+}
+
+on_both_engines! {
+    async fn a_refresh_replaces_both_tokens(engine: Engine) {
+        let b = Broker::start(engine).await;
+        let (_, old) = signed_in(&b).await;
+        whoami(&b, &old.token).await.unwrap();
+        let new = refresh(&b, &old.refresh, "").await.unwrap();
+        assert_eq!(new.session.id, old.session.id);
+        assert_ne!((&new.token, &new.refresh), (&old.token, &old.refresh));
+        let refused = whoami(&b, &old.token).await;
+        assert_refused(refused, Code::Unauthenticated, "CREDENTIALS_INVALID");
+        whoami(&b, &new.token).await.unwrap();
+        let again = refresh(&b, &new.refresh, "").await.unwrap();
+        whoami(&b, &again.token).await.unwrap();
+        assert_eq!(recorded(&b, &["session.refreshed", &old.session.id]).await, 2);
+        b.finish().await;
+    }
+
+    async fn a_spent_refresh_token_ends_the_session(engine: Engine) {
+        let b = Broker::start(engine).await;
+        let (ada, old) = signed_in(&b).await;
+        let new = refresh(&b, &old.refresh, "").await.unwrap();
+        whoami(&b, &new.token).await.unwrap();
+        for _ in 0..2 {
+            let refused = refresh(&b, &old.refresh, "").await;
+            assert_refused(refused, Code::Unauthenticated, "REFRESH_TOKEN_INVALID");
+        }
+        let refused = whoami(&b, &new.token).await;
+        assert_refused(refused, Code::Unauthenticated, "CREDENTIALS_REVOKED");
+        let refused = refresh(&b, &new.refresh, "").await;
+        assert_refused(refused, Code::Unauthenticated, "REFRESH_TOKEN_INVALID");
+        let ended = sessions_of(&b.admin, &ada.user.id, true).await;
+        assert_eq!(ended[0].revoke_reason, "refresh_token_reused");
+        assert_eq!(recorded(&b, &["session.refreshed", "refresh_token_reused"]).await, 1);
+        b.finish().await;
+    }
+
+    async fn an_unknown_refresh_token_looks_like_a_spent_one(engine: Engine) {
+        use secrecy::ExposeSecret as _;
+        use tokenbroker::access::bearer::{BearerSecret, Prefix};
+        let b = Broker::start(engine).await;
+        let (_, session) = signed_in(&b).await;
+        let unknown = BearerSecret::generate(Prefix::SessionRefresh);
+        for text in [unknown.text().expose_secret(), "x", &session.token] {
+            let refused = refresh(&b, text, "").await;
+            assert_refused(refused, Code::Unauthenticated, "REFRESH_TOKEN_INVALID");
+        }
+        whoami(&b, &session.token).await.unwrap();
+        b.finish().await;
+    }
+
+    async fn a_lost_answer_can_be_fetched_again_with_its_request_id(engine: Engine) {
+        let b = Broker::start(engine).await;
+        let (_, old) = signed_in(&b).await;
+        let id = request_id();
+        let lost = refresh(&b, &old.refresh, &id).await.unwrap();
+        b.clock.advance(Duration::from_secs(599));
+        let fetched = refresh(&b, &old.refresh, &id).await.unwrap();
+        assert_eq!((&fetched.token, &fetched.refresh), (&lost.token, &lost.refresh));
+        whoami(&b, &fetched.token).await.unwrap();
+        refresh(&b, &fetched.refresh, &request_id()).await.unwrap();
+        b.finish().await;
+    }
+
+    async fn a_retry_after_ten_minutes_is_a_second_use(engine: Engine) {
+        let b = Broker::start(engine).await;
+        let (_, old) = signed_in(&b).await;
+        let id = request_id();
+        let new = refresh(&b, &old.refresh, &id).await.unwrap();
+        b.clock.advance(Duration::from_secs(601));
+        let refused = refresh(&b, &old.refresh, &id).await;
+        assert_refused(refused, Code::Unauthenticated, "REFRESH_TOKEN_INVALID");
+        assert!(whoami(&b, &new.token).await.is_err());
+        b.finish().await;
+    }
+
+    async fn a_retry_whose_answer_was_used_ends_nothing(engine: Engine) {
+        let b = Broker::start(engine).await;
+        let (_, old) = signed_in(&b).await;
+        let id = request_id();
+        let new = refresh(&b, &old.refresh, &id).await.unwrap();
+        let newer = refresh(&b, &new.refresh, &request_id()).await.unwrap();
+        let refused = refresh(&b, &old.refresh, &id).await;
+        assert_refused(refused, Code::Unauthenticated, "REFRESH_TOKEN_INVALID");
+        whoami(&b, &newer.token).await.unwrap();
+        b.finish().await;
+    }
+
+    async fn a_request_id_stands_for_one_refresh(engine: Engine) {
+        let b = Broker::start(engine).await;
+        let (_, old) = signed_in(&b).await;
+        let id = request_id();
+        let new = refresh(&b, &old.refresh, &id).await.unwrap();
+        let refused = refresh(&b, &new.refresh, &id).await.unwrap_err();
+        assert_eq!(violations(&refused), ["request_id"]);
+        refresh(&b, &new.refresh, &request_id()).await.unwrap();
+        b.finish().await;
+    }
+
+    async fn two_refreshes_at_once_with_one_request_id_get_one_answer(engine: Engine) {
+        let b = Broker::start(engine).await;
+        let (_, mut session) = signed_in(&b).await;
+        for _ in 0..5 {
+            let id = request_id();
+            let (one, other) = join(
+                refresh(&b, &session.refresh, &id),
+                refresh(&b, &session.refresh, &id),
+            )
+            .await;
+            let (one, other) = (one.unwrap(), other.unwrap());
+            assert_eq!((&one.token, &one.refresh), (&other.token, &other.refresh));
+            whoami(&b, &one.token).await.unwrap();
+            session = one;
+        }
+        b.finish().await;
+    }
+
+    async fn two_refreshes_at_once_without_a_request_id_end_the_session(engine: Engine) {
+        let b = Broker::start(engine).await;
+        let (_, session) = signed_in(&b).await;
+        let (one, other) = join(
+            refresh(&b, &session.refresh, ""),
+            refresh(&b, &session.refresh, ""),
+        )
+        .await;
+        let mut both = [one, other];
+        both.sort_by_key(|outcome| outcome.is_err());
+        let [won, lost] = both;
+        assert_refused(lost, Code::Unauthenticated, "REFRESH_TOKEN_INVALID");
+        assert!(whoami(&b, &won.unwrap().token).await.is_err());
+        b.finish().await;
+    }
+}
