@@ -49,7 +49,9 @@ on_both_engines! {
         }
         assert_eq!(b.provider.refreshes(), 1);
         b.clock.advance(Duration::from_secs(3));
-        eventually("the worker tries again by itself", || async { b.provider.refreshes() == 2 }).await;
+        // Written down, not only asked: from then on the next back-off counts.
+        eventually("the worker tries again by itself", || async { outcomes(&b, &c.id).await.len() == 2 }).await;
+        assert_eq!(b.provider.refreshes(), 2);
         b.provider.heal(Target::Refresh);
         b.clock.advance(Duration::from_secs(60));
         b.token(&c.id).await.unwrap();
