@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use tokenbroker::model::provider::Rotation as Policy;
 use tokenbroker::pb;
+use tokenbroker::store::grants::{any_tenant_due, move_due};
 use tonic::Code;
 
 use crate::fixture::provider::{Account, Fault, Rotation, Target};
@@ -165,6 +166,43 @@ on_both_engines! {
             ..Default::default()
         }).await.unwrap();
         eventually("the grant is refreshed again", || async { b.token(&c.id).await.is_ok() }).await;
+        b.finish().await;
+    }
+
+    async fn a_worker_that_comes_late_moves_nothing(engine: Engine) {
+        // The worker of this test is the test.
+        let b = Broker::start_with(engine, |config| config.refresh.scan_interval = HOUR).await;
+        let app = b.app().await;
+        let mut grants = Vec::new();
+        for owner in ["ada", "grace"] {
+            b.provider.sign_in_as(Account::named(owner));
+            grants.push(b.connect(&app, owner).await);
+        }
+        b.clock.advance(HOUR);
+        let store = b.ground.store().await;
+        let due = async || {
+            let mut conn = store.read().await.unwrap();
+            any_tenant_due(&mut conn, b.clock.now(), 10).await.unwrap()
+        };
+        let seen = due().await;
+        assert_eq!(seen.len(), 2);
+        let park = async || {
+            let mut conn = store.write().await.unwrap();
+            for grant in &seen {
+                move_due(&mut conn, grant, None).await.unwrap();
+            }
+        };
+        // An attempt has moved the one, and mending the app the other.
+        b.provider.set_client_secret("another-secret-altogether", false);
+        assert_refused(b.token(&grants[0].id).await, Code::FailedPrecondition, "APP_MISCONFIGURED");
+        assert_eq!(due().await.len(), 1);
+        b.admin.registry.clone().rotate_app_secret(pb::RotateAppSecretRequest {
+            app: app.id.clone(),
+            client_secret: "another-secret-altogether".to_owned(),
+            ..Default::default()
+        }).await.unwrap();
+        park().await;
+        assert_eq!(due().await.len(), 2);
         b.finish().await;
     }
 
