@@ -110,6 +110,24 @@ on_both_engines! {
         b.finish().await;
     }
 
+    async fn a_refresh_that_comes_after_a_revocation_is_told_of_it(engine: Engine) {
+        let b = Broker::start(engine).await;
+        let c = b.connected().await;
+        b.clock.advance(HOUR);
+        let gate = b.provider.hold_token_answers();
+        let asking = b.token(&c.id);
+        let revoking = async {
+            b.provider.wait_for_refreshes(1).await;
+            let request = pb::RevokeConnectionRequest { connection_id: c.id.clone(), ..Default::default() };
+            b.admin.broker.clone().revoke_connection(request).await.unwrap();
+            gate.release();
+        };
+        let (token, ()) = tokio::join!(asking, revoking);
+        assert_refused(token, Code::FailedPrecondition, "CONNECTION_REVOKED");
+        assert_eq!((b.provider.refreshes(), b.provider.successful_refreshes()), (1, 0));
+        b.finish().await;
+    }
+
     async fn ahead_and_on_demand_do_not_refresh_twice(engine: Engine) {
         let b = Broker::start(engine).await;
         let c = b.connected().await;
