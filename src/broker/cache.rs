@@ -326,6 +326,9 @@ impl TokenCache {
         let mut uses = self.uses.lock().unwrap_or_else(PoisonError::into_inner);
         let mut taken = Vec::new();
         uses.retain(|connection_id, uses| {
+            // Before the count is taken: who drops theirs after this has counted by now, or stays
+            // for the next time.
+            let held = Arc::strong_count(uses) > 1;
             let count = uses.count.swap(0, Ordering::Relaxed);
             if count > 0 {
                 let caller = uses.caller.lock().unwrap_or_else(PoisonError::into_inner);
@@ -336,7 +339,7 @@ impl TokenCache {
                 };
                 taken.push((uses.tenant.clone(), connection_id.clone(), usage));
             }
-            Arc::strong_count(uses) > 1
+            held
         });
         taken
     }
