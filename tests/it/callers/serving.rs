@@ -32,8 +32,8 @@ fn of(service: &str) -> HealthCheckRequest {
 }
 
 async fn next(stream: &mut Streaming<HealthCheckResponse>) -> Option<ServingStatus> {
-    let message = tokio::time::timeout(Duration::from_secs(10), stream.message());
-    let answer = message.await.expect("health answers").ok().flatten();
+    let message = soon("the health", stream.message()).await;
+    let answer = message.ok().flatten();
     answer.map(|answer| answer.status())
 }
 
@@ -82,7 +82,7 @@ on_both_engines! {
     }
 
     async fn a_stop_is_announced_before_anything_is_refused(engine: Engine) {
-        let mut b = Broker::start(engine).await;
+        let mut b = Broker::start_with(engine, |config| config.grpc.drain_timeout = 2 * PATIENCE).await;
         let c = b.connected().await;
         let mut watches = Vec::new();
         for service in SERVICES {
