@@ -92,7 +92,8 @@ on_both_engines! {
         let gate = b.provider.hold_finished_answers();
         let asking = b.token(&c.id);
         let revoking = async {
-            b.provider.wait_for_refreshes(1).await;
+            // Carried out, not only arrived: a refresh that comes after the revocation brings nothing.
+            eventually("the refresh token is spent", || async { b.provider.successful_refreshes() == 1 }).await;
             let request = pb::RevokeConnectionRequest { connection_id: c.id.clone(), ..Default::default() };
             let mut broker = b.admin.broker.clone();
             let revoked = tokio::spawn(async move { broker.revoke_connection(request).await });
