@@ -266,7 +266,7 @@ impl Refresher {
     /// Until it is this process's turn, and then the attempt; or whatever somebody else brought.
     async fn run(&self, ask: &Ask) -> Outcome {
         let mut pause = Duration::from_millis(25);
-        let patience = Instant::now() + OTHERS_TURN;
+        let mut patience = None;
         loop {
             let mut conn = self.store.read().await?;
             let grant = store::grants::find(&mut conn, &ask.tenant, &ask.grant_id)
@@ -303,7 +303,8 @@ impl Refresher {
                 }
             }
             // Somebody else's turn: their result is awaited in the row, by one poller a process.
-            if Instant::now() > patience {
+            let now = Instant::now();
+            if now > *patience.get_or_insert(now + OTHERS_TURN) {
                 return Err(Failure::Unavailable {
                     retry_after: Duration::from_secs(1),
                     detail: "another replica has been refreshing it for too long".to_owned(),
