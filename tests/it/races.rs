@@ -60,8 +60,8 @@ on_both_engines! {
     async fn callers_wait_for_the_attempt_under_way(engine: Engine) {
         let b = Broker::start(engine).await;
         let c = b.connected().await;
-        b.clock.advance(HOUR);
         let gate = b.provider.hold_token_answers();
+        b.clock.advance(HOUR);
         let asking = async { all_the_same(ask_all(&[&b], &c.id, 50).await) };
         let releasing = async {
             b.provider.wait_for_refreshes(1).await;
@@ -88,8 +88,8 @@ on_both_engines! {
     async fn a_refresh_that_is_overtaken_by_a_revocation_leaves_nothing_alive(engine: Engine) {
         let b = Broker::start(engine).await;
         let c = b.connected().await;
-        b.clock.advance(HOUR);
         let gate = b.provider.hold_finished_answers();
+        b.clock.advance(HOUR);
         let asking = b.token(&c.id);
         let revoking = async {
             // Carried out, not only arrived: a refresh that comes after the revocation brings nothing.
@@ -114,8 +114,8 @@ on_both_engines! {
     async fn a_refresh_that_comes_after_a_revocation_is_told_of_it(engine: Engine) {
         let b = Broker::start(engine).await;
         let c = b.connected().await;
-        b.clock.advance(HOUR);
         let gate = b.provider.hold_token_answers();
+        b.clock.advance(HOUR);
         let asking = b.token(&c.id);
         let revoking = async {
             b.provider.wait_for_refreshes(1).await;
