@@ -7,7 +7,7 @@ pub use issue::{Issued, NewApiKey, is_tenant};
 pub use rotation::{DEFAULT_OVERLAP, MAX_OVERLAP};
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::AtomicI64;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::Principal;
@@ -72,13 +72,7 @@ impl ApiKeys {
         if !self.freshness.holds() {
             return None;
         }
-        let known = self.known.get(hash)?;
-        let now = self.clock.now();
-        if known.principal.expires_at.is_some_and(|end| end <= now) {
-            return None;
-        }
-        known.used.store(now.micros(), Ordering::Relaxed);
-        Some(Arc::clone(&known.principal))
+        self.known.used(hash, self.clock.now())
     }
 
     /// Whom a key stands for.
@@ -135,7 +129,7 @@ impl ApiKeys {
         self.leave(&self.known.insert(hash, known));
         // A revocation heard while the row was being read must win.
         if self.epochs.at(()) != epoch {
-            self.known.remove(&hash);
+            self.leave(self.known.remove(&hash).as_slice());
         }
         Ok(principal)
     }

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use super::Principal;
+use crate::model::Timestamp;
 
 /// SHA-256 of a key.
 pub(super) type KeyHash = [u8; 32];
@@ -68,9 +69,16 @@ impl KnownKeys {
         self.0.get(usize::from(hash[31]) % SHARDS).unwrap_or(first)
     }
 
-    /// The key of this hash.
-    pub(super) fn get(&self, hash: &KeyHash) -> Option<Arc<Known>> {
-        read(self.shard(hash)).get(hash).map(Arc::clone)
+    /// Whom the key of this hash stands for, if it is known and has not ended; it is used now. Written
+    /// under the lock: whoever drops the key takes its last use along.
+    pub(super) fn used(&self, hash: &KeyHash, now: Timestamp) -> Option<Arc<Principal>> {
+        let shard = read(self.shard(hash));
+        let known = shard.get(hash)?;
+        if known.principal.expires_at.is_some_and(|end| end <= now) {
+            return None;
+        }
+        known.used.store(now.micros(), Ordering::Relaxed);
+        Some(Arc::clone(&known.principal))
     }
 
     /// Keeps a key; answers those that it drove out.
@@ -101,9 +109,9 @@ impl KnownKeys {
         out
     }
 
-    /// Drops one key.
-    pub(super) fn remove(&self, hash: &KeyHash) {
-        write(self.shard(hash)).remove(hash);
+    /// Drops one key, and answers it.
+    pub(super) fn remove(&self, hash: &KeyHash) -> Option<Arc<Known>> {
+        write(self.shard(hash)).remove(hash)
     }
 
     /// Drops all keys, and answers them.
@@ -168,14 +176,15 @@ mod tests {
         for number in 0..100 {
             assert!(keys.insert(hash(number), known(number)).is_empty());
         }
-        let found = keys.get(&hash(7)).unwrap();
-        assert_eq!(found.take_use(), Some(("key_7".to_owned(), 1)));
+        let now = Timestamp::from_micros(2);
+        assert_eq!(keys.used(&hash(7), now).unwrap().id, "key_7");
+        let found = keys.remove(&hash(7)).unwrap();
+        assert_eq!(found.take_use(), Some(("key_7".to_owned(), 2)));
         assert_eq!(found.take_use(), None);
-        keys.remove(&hash(7));
-        assert!(keys.get(&hash(7)).is_none());
+        assert!(keys.used(&hash(7), now).is_none());
         assert_eq!(keys.all().len(), 99);
         assert_eq!(keys.clear().len(), 99);
-        assert!(keys.get(&hash(8)).is_none());
+        assert!(keys.used(&hash(8), now).is_none());
     }
 
     #[test]
@@ -188,6 +197,7 @@ mod tests {
         let kept = keys.all().len();
         assert!(kept <= SHARDS * SHARD_CAPACITY);
         assert_eq!(kept + driven_out, many);
-        assert!(keys.get(&hash(many - 1)).is_some());
+        let now = Timestamp::from_micros(2);
+        assert!(keys.used(&hash(many - 1), now).is_some());
     }
 }

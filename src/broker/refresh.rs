@@ -270,20 +270,20 @@ impl Refresher {
     /// Until it is this process's turn, and then the attempt; or whatever somebody else brought.
     async fn run(&self, ask: &Ask) -> Outcome {
         let mut pause = Duration::from_millis(25);
-        let patience = Instant::now() + OTHERS_TURN;
+        let mut patience = None;
         loop {
             let mut conn = self.store.read().await?;
             let grant = store::grants::find(&mut conn, &ask.tenant, &ask.grant_id)
                 .await?
                 .ok_or(Failure::Gone)?;
-            if let Some(outcome) = self.settled(&grant, ask) {
-                return outcome;
-            }
             let app = self
                 .registry
                 .app(&mut conn, &ask.tenant, &grant.app_id)
                 .await?
                 .ok_or(Failure::Gone)?;
+            if let Some(outcome) = self.settled(&grant, &app, ask) {
+                return outcome;
+            }
             let provider = self
                 .registry
                 .provider(&mut conn, &ask.tenant, &app.provider)
@@ -307,7 +307,8 @@ impl Refresher {
                 }
             }
             // Somebody else's turn: their result is awaited in the row, by one poller a process.
-            if Instant::now() > patience {
+            let now = Instant::now();
+            if now > *patience.get_or_insert(now + OTHERS_TURN) {
                 return Err(Failure::Unavailable {
                     retry_after: Duration::from_secs(1),
                     detail: "another replica has been refreshing it for too long".to_owned(),
@@ -318,16 +319,10 @@ impl Refresher {
         }
     }
 
-    /// What the row answers without an attempt.
-    fn settled(&self, grant: &Grant, ask: &Ask) -> Option<Outcome> {
-        match grant.state {
-            GrantState::Active => {}
-            GrantState::ReauthorizationRequired => {
-                return Some(Err(Failure::Dead {
-                    reason: grant.state_reason.clone(),
-                }));
-            }
-            GrantState::Revoked => return Some(Err(Failure::Gone)),
+    /// What the rows answer without an attempt.
+    fn settled(&self, grant: &Grant, app: &App, ask: &Ask) -> Option<Outcome> {
+        if let Some(failure) = ended(grant) {
+            return Some(Err(failure));
         }
         if grant.generation != ask.generation {
             return Some(self.opened(grant.clone()));
@@ -337,6 +332,12 @@ impl Refresher {
         }
         let now = self.clock.now();
         let until = grant.not_before.filter(|until| *until > now)?;
+        if !app.misconfiguration.is_empty() {
+            // As whoever made the attempt was told: waiting alone does not help.
+            return Some(Err(Failure::Misconfigured {
+                code: app.misconfiguration.clone(),
+            }));
+        }
         Some(Err(Failure::Unavailable {
             retry_after: until.since(now),
             detail: format!("the last attempt failed ({}); waiting", grant.last_error),
@@ -471,6 +472,17 @@ impl Drop for Landing<'_> {
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
         flights.remove(&self.1);
+    }
+}
+
+/// Why a grant is not refreshed any more, where it is not.
+fn ended(grant: &Grant) -> Option<Failure> {
+    match grant.state {
+        GrantState::Active => None,
+        GrantState::ReauthorizationRequired => Some(Failure::Dead {
+            reason: grant.state_reason.clone(),
+        }),
+        GrantState::Revoked => Some(Failure::Gone),
     }
 }
 

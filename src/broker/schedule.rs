@@ -157,17 +157,7 @@ impl Schedule {
     }
 
     async fn after(&self, grant: &Grant, failure: Failure) -> Result<(), Error> {
-        let mut conn = self.store.read().await?;
-        let Some(now_stored) = store::grants::find(&mut conn, &grant.tenant, &grant.id).await?
-        else {
-            return Ok(());
-        };
-        drop(conn);
         let now = self.clock.now();
-        let still_due = now_stored.next_refresh_at.is_some_and(|at| at <= now);
-        if !still_due || now_stored.generation != grant.generation {
-            return Ok(());
-        }
         let next = match failure {
             Failure::Unavailable { retry_after, .. } => {
                 Some(now.plus(retry_after.clamp(Duration::from_secs(1), self.config.backoff_max)))
@@ -182,12 +172,12 @@ impl Schedule {
             | Failure::NotRefreshable
             | Failure::Gone => None,
         };
-        self.move_to(&now_stored, next).await
+        self.move_to(grant, next).await
     }
 
     async fn move_to(&self, grant: &Grant, next: Option<Timestamp>) -> Result<(), Error> {
         let mut conn = self.store.write().await?;
-        Ok(store::grants::reschedule(&mut conn, grant, next).await?)
+        Ok(store::grants::move_due(&mut conn, grant, next).await?)
     }
 
     /// Warns of refresh tokens that are about to lapse, once each.

@@ -394,19 +394,40 @@ pub async fn reschedule(
     Ok(())
 }
 
+/// Moves a grant that was found due, unless its tokens or its place in the due index changed since:
+/// whoever came in between knew more.
+pub async fn move_due(
+    conn: &mut Conn,
+    grant: &Grant,
+    next_refresh_at: Option<Timestamp>,
+) -> Result<(), Error> {
+    let target = grants::table
+        .find(&grant.id)
+        .filter(grants::tenant.eq(&grant.tenant))
+        .filter(grants::generation.eq(grant.generation))
+        .filter(grants::next_refresh_at.eq(grant.next_refresh_at));
+    let next = grants::next_refresh_at.eq(next_refresh_at);
+    on!(conn, |c| diesel::update(target).set(next).execute(c).await)?;
+    Ok(())
+}
+
 /// Brings the parked grants of an app back into the due index, after its registration was mended.
+/// Those that are due move as well, or a worker that has just read the app as it was would still
+/// park them.
 pub async fn unpark(
     tx: &mut Tx,
     tenant: &str,
     app_id: &str,
     next_refresh_at: Timestamp,
 ) -> Result<usize, Error> {
+    let parked = grants::next_refresh_at.is_null();
+    let due = grants::next_refresh_at.lt(next_refresh_at);
     let target = grants::table
         .filter(grants::tenant.eq(tenant))
         .filter(grants::app_id.eq(app_id))
         .filter(grants::state.eq(GrantState::Active.as_str()))
         .filter(grants::refresh_token.is_not_null())
-        .filter(grants::next_refresh_at.is_null());
+        .filter(parked.or(due).assume_not_null());
     let changed = (
         grants::next_refresh_at.eq(next_refresh_at),
         grants::not_before.eq(None::<Timestamp>),

@@ -12,14 +12,15 @@ use diesel_async::pooled_connection::{
 use diesel_async::sync_connection_wrapper::SyncConnectionWrapper;
 use diesel_async::{AsyncConnection, AsyncPgConnection, TransactionManager};
 use futures_util::FutureExt;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::Error;
 use super::postgres::{self, PostgresOptions};
 
 /// SQLite behind tokio's blocking threads.
 pub type Sqlite = SyncConnectionWrapper<SqliteConnection>;
-type SqlitePool = bb8::Pool<AsyncDieselConnectionManager<Sqlite>>;
-type PostgresPool = bb8::Pool<AsyncDieselConnectionManager<AsyncPgConnection>>;
+type SqlitePool = Pool<AsyncDieselConnectionManager<Sqlite>>;
+type PostgresPool = Pool<AsyncDieselConnectionManager<AsyncPgConnection>>;
 
 /// How often a transaction that met another writer is tried in all.
 pub(crate) const TRANSACTION_ATTEMPTS: u32 = 8;
@@ -70,9 +71,66 @@ enum Pools {
 )]
 pub enum Conn {
     /// To SQLite.
-    Sqlite(bb8::PooledConnection<'static, AsyncDieselConnectionManager<Sqlite>>),
+    Sqlite(Pooled<AsyncDieselConnectionManager<Sqlite>>),
     /// To PostgreSQL.
-    Postgres(bb8::PooledConnection<'static, AsyncDieselConnectionManager<AsyncPgConnection>>),
+    Postgres(Pooled<AsyncDieselConnectionManager<AsyncPgConnection>>),
+}
+
+/// A pool that serves in the order of asking. bb8 by itself lets a newcomer take the connection that
+/// somebody was woken for, who then waits behind everybody again, and can leave somebody asleep
+/// beside a free connection when two come back at once. Whoever has a turn here competes with nobody.
+struct Pool<M: bb8::ManageConnection + Send> {
+    connections: bb8::Pool<M>,
+    turns: Arc<Semaphore>,
+    patience: Duration,
+}
+
+/// A connection of a pool, while it is somebody's turn.
+pub struct Pooled<M: bb8::ManageConnection + Send> {
+    // Before the turn, so that it is back when the next one's begins.
+    connection: bb8::PooledConnection<'static, M>,
+    _turn: OwnedSemaphorePermit,
+}
+
+impl<M: bb8::ManageConnection + Send> Pool<M>
+where
+    Error: From<bb8::RunError<M::Error>>,
+{
+    fn new(connections: bb8::Pool<M>, size: u32, patience: Duration) -> Self {
+        let turns = usize::try_from(size).unwrap_or(Semaphore::MAX_PERMITS);
+        Self {
+            connections,
+            turns: Arc::new(Semaphore::new(turns)),
+            patience,
+        }
+    }
+
+    async fn get(&self) -> Result<Pooled<M>, Error> {
+        let in_turn = async {
+            let turn = Arc::clone(&self.turns).acquire_owned().await;
+            let turn = turn.map_err(|closed| Error::Unavailable(closed.into()))?;
+            Ok(Pooled {
+                connection: self.connections.get_owned().await?,
+                _turn: turn,
+            })
+        };
+        tokio::time::timeout(self.patience, in_turn)
+            .await
+            .map_err(|_| Error::Unavailable("no connection was free in time".into()))?
+    }
+}
+
+impl<M: bb8::ManageConnection + Send> std::ops::Deref for Pooled<M> {
+    type Target = M::Connection;
+    fn deref(&self) -> &M::Connection {
+        &self.connection
+    }
+}
+
+impl<M: bb8::ManageConnection + Send> std::ops::DerefMut for Pooled<M> {
+    fn deref_mut(&mut self) -> &mut M::Connection {
+        &mut self.connection
+    }
 }
 
 /// Repeats a query for each engine: written once, type-checked against both.
@@ -180,7 +238,7 @@ impl Store {
                     .max_size(pool_size)
                     .connection_timeout(acquire_timeout)
                     .build_unchecked(manager);
-                Pools::Postgres(pool)
+                Pools::Postgres(Pool::new(pool, pool_size, acquire_timeout))
             }
         };
         Ok(Self {
@@ -205,16 +263,16 @@ impl Store {
     /// A connection to read with; on SQLite it refuses to write.
     pub async fn read(&self) -> Result<Conn, Error> {
         Ok(match &*self.pools {
-            Pools::Sqlite { readers, .. } => Conn::Sqlite(readers.get_owned().await?),
-            Pools::Postgres(pool) => Conn::Postgres(pool.get_owned().await?),
+            Pools::Sqlite { readers, .. } => Conn::Sqlite(readers.get().await?),
+            Pools::Postgres(pool) => Conn::Postgres(pool.get().await?),
         })
     }
 
     /// A connection to write with, statement by statement.
     pub async fn write(&self) -> Result<Conn, Error> {
         Ok(match &*self.pools {
-            Pools::Sqlite { writer, .. } => Conn::Sqlite(writer.get_owned().await?),
-            Pools::Postgres(pool) => Conn::Postgres(pool.get_owned().await?),
+            Pools::Sqlite { writer, .. } => Conn::Sqlite(writer.get().await?),
+            Pools::Postgres(pool) => Conn::Postgres(pool.get().await?),
         })
     }
 
@@ -321,7 +379,7 @@ async fn sqlite_pool(
         .idle_timeout(None)
         .build_unchecked(manager);
     pool.get().await.map(drop)?;
-    Ok(pool)
+    Ok(Pool::new(pool, size, acquire_timeout))
 }
 
 fn connect_sqlite(

@@ -3,7 +3,6 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use tokenbroker::app;
 use tokenbroker::bootstrap::StartError;
 use tokenbroker::clock::Clock;
 use tokenbroker::pb;
@@ -32,7 +31,7 @@ async fn tables(ground: &Ground) -> BTreeSet<String> {
 
 /// Why `serve` does not start on this ground; `None` when it does.
 async fn refusal(ground: &Ground) -> Option<StartError> {
-    match app::start(ground.config("a"), Clock::manual(now())).await {
+    match start(ground.config("a"), Clock::manual(now())).await {
         Ok(running) => {
             running.stop().await;
             None

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use tokenbroker::model::provider::Rotation as Policy;
 use tokenbroker::pb;
+use tokenbroker::store::grants::{any_tenant_due, move_due};
 use tonic::Code;
 
 use crate::fixture::provider::{Account, Fault, Rotation, Target};
@@ -49,7 +50,9 @@ on_both_engines! {
         }
         assert_eq!(b.provider.refreshes(), 1);
         b.clock.advance(Duration::from_secs(3));
-        eventually("the worker tries again by itself", || async { b.provider.refreshes() == 2 }).await;
+        // Written down, not only asked: from then on the next back-off counts.
+        eventually("the worker tries again by itself", || async { outcomes(&b, &c.id).await.len() == 2 }).await;
+        assert_eq!(b.provider.refreshes(), 2);
         b.provider.heal(Target::Refresh);
         b.clock.advance(Duration::from_secs(60));
         b.token(&c.id).await.unwrap();
@@ -147,7 +150,10 @@ on_both_engines! {
         let c = b.connected().await;
         b.provider.set_client_secret("another-secret-altogether", false);
         b.clock.advance(HOUR);
-        assert_refused(b.token(&c.id).await, Code::FailedPrecondition, "APP_MISCONFIGURED");
+        // Whoever made the attempt is told, and whoever comes after it.
+        for _ in 0..3 {
+            assert_refused(b.token(&c.id).await, Code::FailedPrecondition, "APP_MISCONFIGURED");
+        }
         assert_eq!(b.connection(&c.id).await.state(), pb::ConnectionState::Active);
         let app = b.admin.registry.clone()
             .get_app(pb::GetAppRequest { app: c.app_id.clone() })
@@ -163,6 +169,43 @@ on_both_engines! {
             ..Default::default()
         }).await.unwrap();
         eventually("the grant is refreshed again", || async { b.token(&c.id).await.is_ok() }).await;
+        b.finish().await;
+    }
+
+    async fn a_worker_that_comes_late_moves_nothing(engine: Engine) {
+        // The worker of this test is the test.
+        let b = Broker::start_with(engine, |config| config.refresh.scan_interval = HOUR).await;
+        let app = b.app().await;
+        let mut grants = Vec::new();
+        for owner in ["ada", "grace"] {
+            b.provider.sign_in_as(Account::named(owner));
+            grants.push(b.connect(&app, owner).await);
+        }
+        b.clock.advance(HOUR);
+        let store = b.ground.store().await;
+        let due = async || {
+            let mut conn = store.read().await.unwrap();
+            any_tenant_due(&mut conn, b.clock.now(), 10).await.unwrap()
+        };
+        let seen = due().await;
+        assert_eq!(seen.len(), 2);
+        let park = async || {
+            let mut conn = store.write().await.unwrap();
+            for grant in &seen {
+                move_due(&mut conn, grant, None).await.unwrap();
+            }
+        };
+        // An attempt has moved the one, and mending the app the other.
+        b.provider.set_client_secret("another-secret-altogether", false);
+        assert_refused(b.token(&grants[0].id).await, Code::FailedPrecondition, "APP_MISCONFIGURED");
+        assert_eq!(due().await.len(), 1);
+        b.admin.registry.clone().rotate_app_secret(pb::RotateAppSecretRequest {
+            app: app.id.clone(),
+            client_secret: "another-secret-altogether".to_owned(),
+            ..Default::default()
+        }).await.unwrap();
+        park().await;
+        assert_eq!(due().await.len(), 2);
         b.finish().await;
     }
 

@@ -151,7 +151,9 @@ on_both_engines! {
     }
 
     async fn a_rejected_token_is_replaced_once(engine: Engine) {
-        let b = Broker::start(engine).await;
+        let b = Broker::start_with(engine, |config| {
+            config.refresh.rejected_report_interval = Duration::from_secs(3600);
+        }).await;
         let c = b.connected().await;
         let token = b.token(&c.id).await.unwrap();
         let report = |token_id: &str| {

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::commit::Kept;
-use super::{Failure, Leased, Outcome, Refresher, later};
+use super::{Failure, Leased, Outcome, Refresher, ended, later};
 use crate::broker::journal::Entry;
 use crate::broker::token_set::TokenSet;
 use crate::config::refresh::LEASE_SPARE;
@@ -209,7 +209,11 @@ impl Refresher {
         // attempt that counted, and this failure is its echo.
         let grant = &leased.grant;
         let mut conn = self.store.read().await?;
-        match store::grants::find(&mut conn, &grant.tenant, &grant.id).await? {
+        let found = store::grants::find(&mut conn, &grant.tenant, &grant.id).await?;
+        if let Some(failure) = found.as_ref().and_then(ended) {
+            return Err(failure);
+        }
+        match found {
             Some(newer) if newer.generation != grant.generation => self.opened(newer),
             Some(_) => Err(verdict.failure),
             None => Err(Failure::Gone),

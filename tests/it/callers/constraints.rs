@@ -37,6 +37,11 @@ impl Accounts {
         let bob = b.connect(&one, "team-1/bob").await;
         second.sign_in_as(Account::named("carol"));
         let carol = b.connect(&two, "team-2/carol").await;
+        // Each was created and activated. What is to be seen of the past is there before anybody looks.
+        eventually("the events are numbered", || async {
+            b.events().await.len() == 6
+        })
+        .await;
         Self {
             b,
             alice,
@@ -176,8 +181,8 @@ async fn watched(caller: &Caller, expected: &BTreeSet<String>) -> BTreeSet<Strin
     let mut stream = answer.into_inner();
     let mut heard = BTreeSet::new();
     while !expected.is_subset(&heard) {
-        let next = tokio::time::timeout(Duration::from_secs(10), stream.message());
-        let response = next.await.expect("the stream goes on").unwrap().unwrap();
+        let next = soon("the next event", stream.message()).await;
+        let response = next.unwrap().unwrap();
         heard.extend(response.event.map(|event| event.connection_id));
     }
     // What should not come has had its turn: the events are in order and carol's are the last.

@@ -33,8 +33,8 @@ fn of(service: &str) -> HealthCheckRequest {
 }
 
 async fn next(stream: &mut Streaming<HealthCheckResponse>) -> Option<ServingStatus> {
-    let message = tokio::time::timeout(Duration::from_secs(10), stream.message());
-    let answer = message.await.expect("health answers").ok().flatten();
+    let message = soon("the health", stream.message()).await;
+    let answer = message.ok().flatten();
     answer.map(|answer| answer.status())
 }
 
@@ -83,7 +83,11 @@ on_both_engines! {
     }
 
     async fn a_stop_is_announced_before_anything_is_refused(engine: Engine) {
-        let mut b = Broker::start(engine).await;
+        let mut b = Broker::start_with(engine, |config| {
+            config.grpc.drain_timeout = 2 * PATIENCE;
+            // The call's own refresh, not the worker's: what arrives there says that it is under way here.
+            config.refresh.scan_interval = Duration::from_secs(3_600);
+        }).await;
         let c = b.connected().await;
         let mut watches = Vec::new();
         for service in SERVICES {
@@ -92,8 +96,8 @@ on_both_engines! {
             watches.push(watch);
         }
         // A call that is under way when the stop begins is answered.
-        b.clock.advance(Duration::from_secs(3_600));
         let held = b.provider.hold_token_answers();
+        b.clock.advance(Duration::from_secs(3_600));
         let (admin, id) = (b.admin.clone(), c.id.clone());
         let call = tokio::spawn(async move {
             let request = tokenbroker::pb::GetAccessTokenRequest { connection_id: id, ..Default::default() };
