@@ -39,8 +39,11 @@ impl Certificates {
 
     /// Whom a certificate stands for, if memory knows.
     pub fn recognise(&self, certificate: &PeerCertificate) -> Option<Arc<Principal>> {
-        let known = self.known.get(&certificate.fingerprint)?;
-        (certificate.not_after > self.clock.now()).then(|| Arc::clone(&known.principal))
+        if certificate.not_after <= self.clock.now() {
+            return None;
+        }
+        let principal = |known: &Known| Some(Arc::clone(&known.principal));
+        self.known.look(&certificate.fingerprint, principal)
     }
 
     /// Whom a certificate stands for.

@@ -77,11 +77,13 @@ impl Jwts {
         if self.issuers.is_empty() || text.len() > JWT_MAX {
             return None;
         }
-        let known = self.known.get(&sha256(text.as_bytes()))?;
-        let principal = &known.principal;
-        let seen = self.issuer_of(principal)?.keys.current()?;
-        self.judge_again(principal, &seen).ok()?;
-        Some(Arc::clone(principal))
+        let hash = sha256(text.as_bytes());
+        self.known.look(&hash, |known| {
+            let principal = &known.principal;
+            let seen = self.issuer_of(principal)?.keys.current()?;
+            self.judge_again(principal, &seen).ok()?;
+            Some(Arc::clone(principal))
+        })
     }
 
     /// Whom a JWT stands for.

@@ -72,13 +72,22 @@ impl KnownKeys {
     /// Whom the key of this hash stands for, if it is known and has not ended; it is used now. Written
     /// under the lock: whoever drops the key takes its last use along.
     pub(super) fn used(&self, hash: &KeyHash, now: Timestamp) -> Option<Arc<Principal>> {
-        let shard = read(self.shard(hash));
-        let known = shard.get(hash)?;
-        if known.principal.expires_at.is_some_and(|end| end <= now) {
-            return None;
-        }
-        known.used.store(now.micros(), Ordering::Relaxed);
-        Some(Arc::clone(&known.principal))
+        self.look(hash, |known| {
+            if known.principal.expires_at.is_some_and(|end| end <= now) {
+                return None;
+            }
+            known.used.store(now.micros(), Ordering::Relaxed);
+            Some(Arc::clone(&known.principal))
+        })
+    }
+
+    /// What `judge` makes of the key of this hash, if it is known; asked under the lock.
+    pub(super) fn look<T>(
+        &self,
+        hash: &KeyHash,
+        judge: impl FnOnce(&Known) -> Option<T>,
+    ) -> Option<T> {
+        judge(read(self.shard(hash)).get(hash)?)
     }
 
     /// Keeps a key; answers those that it drove out.

@@ -95,20 +95,21 @@ impl Sessions {
         if !self.parts.freshness.holds() {
             return None;
         }
-        let known = self.known.get(hash)?;
         let now = self.parts.clock.now();
-        if known.principal.expires_at.is_some_and(|end| end <= now) {
-            return None;
-        }
-        // Another replica may know of a later use: the database decides.
-        let used = Timestamp::from_micros(known.used.load(Ordering::Relaxed));
-        if self.is_idle(used, now) {
-            return None;
-        }
-        if look == Look::Use {
-            known.used.store(now.micros(), Ordering::Relaxed);
-        }
-        Some(Arc::clone(&known.principal))
+        self.known.look(hash, |known| {
+            if known.principal.expires_at.is_some_and(|end| end <= now) {
+                return None;
+            }
+            // Another replica may know of a later use: the database decides.
+            let used = Timestamp::from_micros(known.used.load(Ordering::Relaxed));
+            if self.is_idle(used, now) {
+                return None;
+            }
+            if look == Look::Use {
+                known.used.store(now.micros(), Ordering::Relaxed);
+            }
+            Some(Arc::clone(&known.principal))
+        })
     }
 
     fn is_idle(&self, used: Timestamp, now: Timestamp) -> bool {
@@ -172,8 +173,8 @@ impl Sessions {
 
     /// When this replica last saw the session used, where that is not stored yet.
     fn used_here(&self, hash: &KeyHash, id: &str) -> Timestamp {
-        let known = self.known.get(hash);
-        let known = known.map_or(0, |known| known.used.load(Ordering::Relaxed));
+        let used = |known: &Known| Some(known.used.load(Ordering::Relaxed));
+        let known = self.known.look(hash, used).unwrap_or_default();
         let left = self.left.lock().unwrap_or_else(PoisonError::into_inner);
         let left = left.get(id).copied().unwrap_or_default();
         Timestamp::from_micros(known.max(left))

@@ -109,11 +109,12 @@ impl UserChanges {
     /// Makes the changes; the names of the fields that are others now.
     pub(super) fn apply(&self, user: &mut User) -> Vec<&'static str> {
         let mut changed = Vec::new();
-        if let Some(email) = self.email.as_deref().and_then(normalised) {
-            if set(&mut user.email, &email, "email", &mut changed) && user.email_verified {
-                user.email_verified = false;
-                changed.push("email_verified");
-            }
+        if let Some(email) = self.email.as_deref().and_then(normalised)
+            && set(&mut user.email, &email, "email", &mut changed)
+            && user.email_verified
+        {
+            user.email_verified = false;
+            changed.push("email_verified");
         }
         if let Some(verified) = &self.email_verified {
             changed.retain(|name| *name != "email_verified");

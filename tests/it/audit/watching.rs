@@ -1,7 +1,5 @@
 //! Watching the trail: each entry once, in order, for as long as the caller may.
 
-use std::time::Duration;
-
 use tokenbroker::model::{Constraints, Role};
 use tokenbroker::pb;
 use tonic::{Code, Status, Streaming};
@@ -30,7 +28,7 @@ async fn next(stream: &mut Watching) -> Result<(String, i64), Status> {
             }
         }
     };
-    tokio::time::timeout(Duration::from_secs(10), waiting)
+    tokio::time::timeout(PATIENCE, waiting)
         .await
         .expect("an entry comes")
 }
@@ -85,7 +83,7 @@ on_both_engines! {
         let now = b.ground.word("1", "now()");
         let sql = format!("UPDATE api_keys SET revoked_at = {now} WHERE role = 'auditor'");
         b.ground.execute(&sql).await;
-        let ended = tokio::time::timeout(Duration::from_secs(20), next(&mut stream));
+        let ended = tokio::time::timeout(PATIENCE, next(&mut stream));
         let status = ended.await.unwrap().unwrap_err();
         assert_eq!(status.code(), Code::Unauthenticated);
         b.finish().await;

@@ -26,8 +26,8 @@ async fn serves(b: &Broker, site: &Site, identity: &super::Identity) {
     .await;
 }
 
-fn logged(text: &str) -> usize {
-    let log = String::from_utf8_lossy(&logs::captured()).into_owned();
+fn logged(b: &Broker, text: &str) -> usize {
+    let log = String::from_utf8_lossy(&logs::since(&b.ground.logged)).into_owned();
     log.matches(text).count()
 }
 
@@ -43,12 +43,12 @@ async fn a_broken_pair_changes_nothing_and_is_told_of_once() {
         site.file("tls.key").display(),
         site.file("tls.crt").display()
     );
-    eventually("it is told of", || async { logged(&told) > 0 }).await;
+    eventually("it is told of", || async { logged(&b, &told) > 0 }).await;
     serves(&b, &site, &site.identity).await;
     let new = site.authority.issue(&["localhost"]);
     site.publish(&new, &site.authority.pem());
     serves(&b, &site, &new).await;
-    assert_eq!(logged(&told), 1);
+    assert_eq!(logged(&b, &told), 1);
     b.finish().await;
 }
 
@@ -59,7 +59,7 @@ async fn missing_files_change_nothing() {
     let file = site.file("tls.key");
     std::fs::remove_file(&file).unwrap();
     let told = format!("{} can't be read", file.display());
-    eventually("it is told of", || async { logged(&told) > 0 }).await;
+    eventually("it is told of", || async { logged(&b, &told) > 0 }).await;
     serves(&b, &site, &site.identity).await;
     b.finish().await;
 }
