@@ -16,8 +16,8 @@ use crate::bootstrap::{self, FirstKey, StartError};
 use crate::broker::events::Listener;
 use crate::broker::journal::Journal;
 use crate::broker::{
-    Authorizations, Connections, Hub, Persons, Refresher, Schedule, Syncs, TokenCache, Tokens, Vault,
-    refresh,
+    Authorizations, Connections, Hub, Persons, Refresher, Schedule, Syncs, TokenCache, Tokens,
+    Vault, refresh,
 };
 use crate::clock::Clock;
 use crate::config::Config;
@@ -148,11 +148,7 @@ pub async fn start(config: Config, clock: Clock) -> Result<Running, StartError> 
     let mode = config.audit.token_reads;
     let tallies = Tallies {
         reads: Arc::new(Reads::new(store.clone(), clock.clone(), mode)),
-        refusals: Arc::new(Refusals::new(
-            store.clone(),
-            clock.clone(),
-            keyring.clone(),
-        )),
+        refusals: Arc::new(Refusals::new(store.clone(), clock.clone(), keyring.clone())),
         clock: clock.clone(),
     };
     let tokens = Arc::new(Tokens::new(
@@ -203,6 +199,7 @@ pub async fn start(config: Config, clock: Clock) -> Result<Running, StartError> 
         store.clone(),
         clock.clone(),
         Arc::clone(&connections),
+        Arc::clone(&trail),
     ));
     let syncs = Arc::new(Syncs::new(store.clone(), keyring, clock.clone()));
     let heard = Arc::clone(&cache);
@@ -375,17 +372,20 @@ pub fn persons(config: &Config, store: &Store, clock: &Clock) -> Result<Persons,
     ));
     let connections = Connections::new(
         store.clone(),
-        Vault::new(keyring, config.refresh.clone()),
+        Vault::new(keyring.clone(), config.refresh.clone()),
         clock.clone(),
         http,
         registry,
         Arc::new(TokenCache::new(1, freshness)),
         poke,
     );
+    let stopping = CancellationToken::new();
+    let trail = Trail::new(store.clone(), keyring, clock.clone(), config, stopping);
     Ok(Persons::new(
         store.clone(),
         clock.clone(),
         Arc::new(connections),
+        Arc::new(trail),
     ))
 }
 

@@ -261,11 +261,7 @@ fn is_hash(known: &Known, hash: &KeyHash) -> bool {
 /// The constraints of a user who is held to their own connections. An owner that would be read as
 /// a prefix, or as no constraint, holds nobody to anything: no user has one, and none is let in with
 /// one.
-fn own_alone(
-    constraints: Constraints,
-    owner: String,
-    user_id: &str,
-) -> Result<Constraints, Error> {
+fn own_alone(constraints: Constraints, owner: String, user_id: &str) -> Result<Constraints, Error> {
     if owner.is_empty() || owner.contains('*') {
         tracing::error!(user = %user_id, "the user's owner is empty or has a `*`; they are refused");
         return Err(Error::Unauthenticated(Unknown::Invalid));

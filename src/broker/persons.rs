@@ -6,11 +6,10 @@ use std::sync::Arc;
 
 use super::Connections;
 use super::connections::ProviderRevocation;
-use crate::access::audit::{self, Action, Entry};
+use crate::access::audit::{self, Action, Entry, Trail};
 use crate::access::{Caller, Permission};
 use crate::clock::Clock;
 use crate::error::{Error, Resource};
-use crate::model::{EventKind, NewEvent};
 use crate::store::persons::Person;
 use crate::store::{self, Store, transact};
 
@@ -48,15 +47,22 @@ pub struct Persons {
     store: Store,
     clock: Clock,
     connections: Arc<Connections>,
+    trail: Arc<Trail>,
 }
 
 impl Persons {
-    /// Over a store; `connections` ends those of a person.
-    pub fn new(store: Store, clock: Clock, connections: Arc<Connections>) -> Self {
+    /// Over a store; `connections` ends those of a person, `trail` knows what they did.
+    pub fn new(
+        store: Store,
+        clock: Clock,
+        connections: Arc<Connections>,
+        trail: Arc<Trail>,
+    ) -> Self {
         Self {
             store,
             clock,
             connections,
+            trail,
         }
     }
 
@@ -147,8 +153,6 @@ impl Persons {
                 store::persons::lock_out(&mut tx, tenant, user_id, now).await?;
                 store::sessions::revoke_all_of(&mut tx, tenant, user_id, None, "erased", now)
                     .await?;
-                let ended = NewEvent::internal(EventKind::SessionsEnded, tenant, user_id, now);
-                store::events::append(&mut tx, &ended).await?;
             }
             let reduced = if owns {
                 store::persons::reduce_attempts(&mut tx, tenant, &person.owner).await?

@@ -14,6 +14,8 @@ pub struct Retention {
     pub sync_records: Duration,
     /// How long sessions are kept after their end.
     pub sessions: Duration,
+    /// How long users are kept after they were deleted.
+    pub deleted_users: Duration,
     /// How often what is too old is deleted.
     pub sweep_interval: Duration,
     /// The most rows deleted in one transaction.
@@ -26,6 +28,7 @@ impl Retention {
             refresh_attempts: reader.duration("retention.refresh_attempts", DAY..=3_650 * DAY),
             sync_records: reader.duration("retention.sync_records", DAY..=3_650 * DAY),
             sessions: reader.duration("retention.sessions", DAY..=3_650 * DAY),
+            deleted_users: reader.duration("retention.deleted_users", DAY..=3_650 * DAY),
             sweep_interval: reader.duration("retention.sweep_interval", MINUTE..=DAY),
             batch: reader.integer("retention.batch", 1..=100_000),
         }

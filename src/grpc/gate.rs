@@ -156,7 +156,7 @@ impl Gate {
         let mut known = None;
         if let Some((rpc, rule)) = rule.map(|(rpc, rule)| (*rpc, *rule))
             && rule != Rule::Open
-            && !(rule == Rule::Optional && !request.headers().contains_key(AUTHORIZATION))
+            && (rule != Rule::Optional || !is_anonymous(&request))
         {
             match self.admit(request.headers(), request.extensions()).await {
                 Ok(principal) => {
@@ -318,6 +318,13 @@ fn bearer_of(headers: &HeaderMap) -> Result<Option<&str>, Error> {
         .and_then(bearer)
         .map(Some)
         .ok_or(Error::Unauthenticated(Unknown::Invalid))
+}
+
+/// Whether a request comes without any credentials.
+fn is_anonymous(request: &Request<Body>) -> bool {
+    let peer = request.extensions().get::<Peer>();
+    !request.headers().contains_key(AUTHORIZATION)
+        && peer.is_none_or(|peer| peer.certificate.is_none())
 }
 
 /// Whether a known caller passes the rule.

@@ -1,16 +1,17 @@
-//! Deleting what is too old: refresh attempts, synchronisations, answered requests, sessions, events, the
-//! audit trail.
+//! Deleting what is too old: refresh attempts, synchronisations, answered requests, sessions, deleted
+//! users, counts of failed sign-ins, events, the audit trail.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::access::audit::Trail;
+use crate::access::audit::{self, Action, Entry, Trail, Who};
 use crate::access::requests::SECRET_REPEATED_FOR;
+use crate::access::throttle::FORGOTTEN_AFTER;
 use crate::clock::Clock;
 use crate::config;
 use crate::error::Error;
 use crate::model::Timestamp;
-use crate::store::{self, Store};
+use crate::store::{self, Store, transact};
 
 /// The most batches of one kind in a sweep. What is left after them is the next sweep's, so that a
 /// backlog of one kind does not keep the others waiting.
@@ -39,6 +40,10 @@ pub struct Swept {
     pub requests: usize,
     /// Sessions that ended.
     pub sessions: usize,
+    /// Users who were deleted.
+    pub users: usize,
+    /// Counts of failed sign-ins.
+    pub sign_in_failures: usize,
     /// Events.
     pub events: usize,
     /// Entries of the audit trail.
@@ -52,6 +57,8 @@ enum Kind {
     SyncRecords,
     Requests,
     Sessions,
+    Users,
+    SignInFailures,
     Events,
 }
 
@@ -86,6 +93,8 @@ impl Retention {
             refresh_attempts: self.prune(Kind::RefreshAttempts, now).await?,
             sync_records: self.prune(Kind::SyncRecords, now).await?,
             sessions: self.prune(Kind::Sessions, now).await?,
+            users: self.prune(Kind::Users, now).await?,
+            sign_in_failures: self.prune(Kind::SignInFailures, now).await?,
             events: self.prune(Kind::Events, now).await?,
             // Last: a trail that is not as it was refuses to let anything go.
             audit_events: self
@@ -96,6 +105,8 @@ impl Retention {
         if swept != Swept::default() {
             tracing::info!(
                 requests = swept.requests,
+                users = swept.users,
+                sign_in_failures = swept.sign_in_failures,
                 refresh_attempts = swept.refresh_attempts,
                 sync_records = swept.sync_records,
                 sessions = swept.sessions,
@@ -123,7 +134,7 @@ impl Retention {
 
     /// Takes a connection for one batch only: other writers get their turn in between.
     async fn prune_batch(&self, kind: Kind, now: Timestamp, limit: i64) -> Result<usize, Error> {
-        use store::{events, idempotency, records, sessions};
+        use store::{events, idempotency, records, sessions, sign_in_failures};
         let deleted = match kind {
             Kind::RefreshAttempts => {
                 let mut conn = self.store.write().await?;
@@ -145,11 +156,31 @@ impl Retention {
                 let before = now.minus(self.config.sessions);
                 sessions::any_tenant_prune(&mut conn, before, limit).await
             }
+            Kind::Users => return self.purge_users(now, limit).await,
+            Kind::SignInFailures => {
+                let mut conn = self.store.write().await?;
+                let before = now.minus(FORGOTTEN_AFTER);
+                sign_in_failures::any_tenant_prune(&mut conn, before, limit).await
+            }
             Kind::Events => {
                 let before = now.minus(self.events);
                 events::trim(&self.store, before, limit).await
             }
         };
         Ok(deleted?)
+    }
+
+    /// Removes users who were deleted long enough ago; each leaves an entry.
+    async fn purge_users(&self, now: Timestamp, limit: i64) -> Result<usize, Error> {
+        let before = now.minus(self.config.deleted_users);
+        transact!(self.store, |tx| {
+            let due = store::users::any_tenant_deleted_before(&mut tx, before, limit).await?;
+            for (tenant, id) in &due {
+                store::users::remove(&mut tx, tenant, id).await?;
+                let entry = Entry::new(Action::UserPurged, Who::system("retention", tenant));
+                audit::record(&mut tx, &entry.on("user", id), now).await?;
+            }
+            Ok(due.len())
+        })
     }
 }

@@ -20,9 +20,9 @@ pub mod preferences;
 pub mod providers;
 pub mod records;
 pub mod schema;
+pub mod sessions;
 pub mod sign_in_failures;
 pub mod users;
-pub mod sessions;
 
 pub use error::Error;
 pub(crate) use pool::transact;

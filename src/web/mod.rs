@@ -14,8 +14,8 @@ pub mod pages;
 use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::FromRef;
 use axum::body::Body;
+use axum::extract::FromRef;
 use axum::http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 use axum::routing::{MethodRouter, get};
 use ipnet::IpNet;

@@ -139,11 +139,11 @@ on_both_engines! {
 #[test]
 fn the_catalogue_is_documented() {
     let text = include_str!("../../docs/audit.md");
-    let documented: BTreeSet<&str> = text
+    let (catalogue, _) = text.split_once("\n## What is counted").unwrap();
+    let documented: BTreeSet<&str> = catalogue
         .lines()
         .filter_map(|line| line.strip_prefix("| `")?.split_once("` |"))
         .map(|(name, _)| name)
-        .filter(|name| name.contains('.'))
         .collect();
     let actions: BTreeSet<&str> = Action::ALL.iter().map(|action| action.as_str()).collect();
     assert_eq!(documented, actions);

@@ -57,12 +57,20 @@ async fn with_a_newer_migration(engine: Engine, oldest_compatible: &str) -> Arc<
     ground
 }
 
-/// Stops the server, rolls back some migrations and applies them again, and starts it anew.
-async fn rolled_back_and_forth(mut b: Broker, steps: usize) -> Broker {
+/// How many migrations there are from this one on.
+async fn steps_to(ground: &Ground, name: &str) -> usize {
+    let from = |applied: &&String| applied.as_str() >= name;
+    recorded(ground).await.iter().filter(from).count()
+}
+
+/// Stops the server, rolls back the migrations down to this one and applies them again, and starts it
+/// anew.
+async fn rolled_back_and_forth(mut b: Broker, name: &str) -> Broker {
     b.stop().await;
     let store = b.ground.store().await;
+    let steps = steps_to(&b.ground, name).await;
     let down = migrate::down(&store, steps).await.unwrap();
-    assert_eq!(down.len(), steps);
+    assert_eq!(down.last().map(String::as_str), Some(name));
     let mut up = migrate::up(&store).await.unwrap();
     up.reverse();
     assert_eq!(up, down);
@@ -77,7 +85,7 @@ on_both_engines! {
         let c = b.connected().await;
         let before = b.token(&c.id).await.unwrap();
         eventually("the events are numbered", || async { b.events().await.len() >= 2 }).await;
-        let b = rolled_back_and_forth(b, 2).await;
+        let b = rolled_back_and_forth(b, "0004_events").await;
         assert_eq!(b.token(&c.id).await.unwrap().access_token, before.access_token);
         assert_eq!(b.connection(&c.id).await.owner, c.owner);
         assert!(b.events().await.iter().all(|event| event.connection_id != c.id));
@@ -87,7 +95,7 @@ on_both_engines! {
     async fn apps_survive_the_connections(engine: Engine) {
         let b = Broker::start(engine).await;
         let c = b.connected().await;
-        let b = rolled_back_and_forth(b, 3).await;
+        let b = rolled_back_and_forth(b, "0003_connections").await;
         let app = b.admin.registry.clone()
             .get_app(pb::GetAppRequest { app: c.app_id.clone() })
             .await.unwrap().into_inner().app.unwrap();
@@ -102,7 +110,7 @@ on_both_engines! {
         let b = Broker::start(engine).await;
         b.connected().await;
         let cursor = first_cursor(&b).await.unwrap();
-        let b = rolled_back_and_forth(b, 2).await;
+        let b = rolled_back_and_forth(b, "0004_events").await;
         let request = pb::WatchTokenEventsRequest { cursor, ..Default::default() };
         let refused = match b.admin.broker.clone().watch_token_events(request).await {
             Ok(stream) => stream.into_inner().message().await.map(|_| ()),
@@ -244,7 +252,8 @@ async fn sqlite_is_migrated_by_serve() {
 async fn sqlite_keeps_no_row_whose_parent_is_gone() {
     let ground = migrated(Engine::Sqlite).await;
     let store = ground.store().await;
-    migrate::down(&store, 1).await.unwrap();
+    let steps = steps_to(&ground, "0005_views").await;
+    migrate::down(&store, steps).await.unwrap();
     ground
         .execute(
             "PRAGMA foreign_keys = OFF;
@@ -255,5 +264,8 @@ async fn sqlite_keeps_no_row_whose_parent_is_gone() {
     assert!(matches!(refused, Error::Orphans(1)), "{refused}");
     assert!(!tables(&ground).await.contains("oauth_connections"));
     ground.execute("DELETE FROM connection_usage").await;
-    assert_eq!(migrate::up(&store).await.unwrap(), ["0005_views"]);
+    assert_eq!(
+        migrate::up(&store).await.unwrap(),
+        ["0005_views", "0006_audit"]
+    );
 }

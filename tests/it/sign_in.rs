@@ -103,7 +103,7 @@ on_both_engines! {
         let who = whoami(&c.b, &session.token).await.unwrap();
         assert_eq!((&who.caller_id, who.role()), (&c.user.id, pb::Role::User));
         let made: Vec<_> = connections(&c.b).await.into_iter().map(|it| it.id).collect();
-        assert_eq!(made, [c.connection.id.clone()]);
+        assert_eq!(made, std::slice::from_ref(&c.connection.id));
         // Ends by searching the database for every token that the provider gave.
         c.b.finish().await;
     }

@@ -84,8 +84,9 @@ on_both_engines! {
                 rule("others", spiffe("spiffe://example.org/ns/prod/*"), Role::Auditor),
             ];
         }).await;
-        let first = b.connected().await;
         let app = b.app().await;
+        b.provider.sign_in_as(Account::named("ada"));
+        let first = b.connect(&app, "owner-1").await;
         b.provider.sign_in_as(Account::named("grace"));
         let second = b.connect(&app, "owner-2").await;
 

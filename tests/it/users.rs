@@ -189,11 +189,11 @@ on_both_engines! {
     async fn every_fault_of_a_new_user_is_told_at_once(engine: Engine) {
         let b = Broker::start(engine).await;
         let refused = create(&b.admin, pb::CreateUserRequest {
-            email: "no address".to_owned(), display_name: "a\u{7}".to_owned(), password: "short".to_owned(),
+            email: "no address".to_owned(), display_name: "a\u{7}".to_owned(), password: "tiny words".to_owned(),
             owner: "any*".to_owned(), request_id: "mine".to_owned(), role: 99, ..Default::default()
         }).await.unwrap_err();
         assert_eq!(violations(&refused), ["request_id", "role", "email", "display_name", "owner", "password"]);
-        assert!(!refused.message().contains("short:"), "{}", refused.message());
+        assert!(!refused.message().contains("tiny words"), "{}", refused.message());
         b.finish().await;
     }
 
@@ -260,7 +260,7 @@ on_both_engines! {
         for (query, found) in [("EXAMPLE.org", 2), ("ёж", 0), ("%", 1), ("_", 1), ("\\", 2), ("com\nada", 9)] {
             let listed = list(&b.admin, pb::ListUsersRequest { query: query.to_owned(), ..Default::default() }).await;
             match all.get(found) {
-                Some(user) => assert_eq!(listed.unwrap().users, [user.clone()], "{query:?}"),
+                Some(user) => assert_eq!(listed.unwrap().users, std::slice::from_ref(user), "{query:?}"),
                 None => assert_eq!(violations(&listed.unwrap_err()), ["query"]),
             }
         }
@@ -315,7 +315,7 @@ on_both_engines! {
         assert_refused(delete(&b.admin, &first.id, "").await, Code::NotFound, "USER_NOT_FOUND");
         assert!(emails(&b.admin, "").await.is_empty());
         let kept = "SELECT id AS line FROM users WHERE deleted_at IS NOT NULL AND password_hash IS NULL";
-        assert_eq!(b.ground.lines(kept).await, [first.id.clone()]);
+        assert_eq!(b.ground.lines(kept).await, std::slice::from_ref(&first.id));
         let second = create(&b.admin, new).await.unwrap();
         assert_ne!(second.id, first.id);
         b.finish().await;

@@ -48,7 +48,7 @@ impl Users {
                 let both = format!("{} to {}", role.as_str(), user.role.as_str());
                 entry = entry.detail("role", both);
             }
-            let ends = rights.then_some("USER_UPDATED");
+            let ends = rights.then_some("user_updated");
             self.write(&mut tx, caller, &mut user, entry, ends).await?;
             Ok(user)
         })?;
@@ -69,7 +69,7 @@ impl Users {
             }
             user.state = UserState::Inactive;
             let entry = entry(Action::UserDeactivated, caller, &user).reason(reason);
-            self.write(&mut tx, caller, &mut user, entry, Some("USER_DEACTIVATED"))
+            self.write(&mut tx, caller, &mut user, entry, Some("user_deactivated"))
                 .await?;
             Ok(user)
         })?;
@@ -110,7 +110,7 @@ impl Users {
             user.deleted_at = Some(self.clock.now());
             user.password_hash = None;
             let entry = entry(Action::UserDeleted, caller, &user);
-            self.write(&mut tx, caller, &mut user, entry, Some("USER_DELETED"))
+            self.write(&mut tx, caller, &mut user, entry, Some("user_deleted"))
                 .await
         })?;
         self.poke.notify_one();

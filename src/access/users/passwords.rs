@@ -13,7 +13,7 @@ use crate::model::User;
 use crate::store::transact;
 
 /// Why sessions end that a new password does not fit.
-pub(super) const PASSWORD_SET: &str = "PASSWORD_SET";
+pub(super) const PASSWORD_SET: &str = "password_changed";
 
 impl Users {
     /// Sets a user's password, or takes it away; how many sessions ended, which are all but the

@@ -40,6 +40,8 @@ impl Persons {
             audit::record(&mut tx, &entry, now).await?;
             Ok(())
         })?;
+        // What was done a moment ago is listed too.
+        self.trail.chain().await?;
         let mut conn = self.store.read().await?;
         let mut document = Document::new(now, &person.owner);
         document.user(&mut conn, &caller.tenant, &person).await?;

@@ -147,6 +147,11 @@ fn sign_in(
             fields.required("password.email", &email, EMAIL_MAX);
             fields.check(!password.is_empty(), "password.password", "is required");
             fields.check(
+                !password.chars().any(char::is_control),
+                "password.password",
+                "control characters are not allowed",
+            );
+            fields.check(
                 password.chars().count() <= PASSWORD_MAX,
                 "password.password",
                 format!("at most {PASSWORD_MAX} characters are allowed"),

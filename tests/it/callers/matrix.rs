@@ -187,7 +187,7 @@ on_both_engines! {
     async fn a_user_may_nothing_that_is_another_users(engine: Engine) {
         let b = broker(engine).await;
         let scene = Scene::of(&b).await;
-        let password = "an uncommon phrase of another";
+        let password = "an uncommon phrase of words";
         user(&b, "other@example.com", "owner-2", password).await;
         let session = sign_in(&b, "other@example.com", password).await;
         let channel = channel(b.grpc_address());
@@ -239,7 +239,7 @@ on_both_engines! {
 
     async fn a_session_whose_time_is_over_is_nobodys(engine: Engine) {
         let b = broker(engine).await;
-        let password = "an uncommon phrase of somebody";
+        let password = "an uncommon phrase of words";
         user(&b, "somebody@example.com", "", password).await;
         let session = sign_in(&b, "somebody@example.com", password).await;
         b.clock.advance(Duration::from_secs(400 * 24 * 60 * 60));
