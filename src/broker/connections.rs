@@ -289,12 +289,9 @@ async fn lock(
 ) -> Result<Locked, Error> {
     let tenant = &principal.tenant;
     let grant_id = find_allowed(tx, principal, id, permission).await?.grant_id;
-    let mut all = Vec::new();
-    for sharing in store::connections::of_grant(tx, &grant_id).await? {
-        all.extend(store::connections::lock(tx, tenant, &sharing.id).await?);
-    }
+    let all = store::connections::lock_of_grant(tx, tenant, &grant_id).await?;
     let grant = store::grants::lock(tx, tenant, &grant_id).await?;
-    let sharing = store::connections::of_grant(tx, &grant_id).await?;
+    let sharing = store::connections::of_grant(tx, tenant, &grant_id).await?;
     let same = sharing.len() == all.len() && sharing.iter().zip(&all).all(|(a, b)| a.id == b.id);
     let connection = all.iter().find(|found| found.id == id).cloned();
     match (connection, grant) {

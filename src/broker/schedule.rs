@@ -1,7 +1,8 @@
 //! What is due: refreshes ahead of expiry, keep-alives, warnings. Work is proportional to what is
 //! due, never to what is stored.
 
-use std::sync::Arc;
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{Notify, Semaphore};
@@ -29,6 +30,41 @@ pub struct Schedule {
     refresher: Arc<Refresher>,
     config: config::Refresh,
     poke: Arc<Notify>,
+    running: Running,
+}
+
+/// How often it looks again at once while there is more than a batch. Bounded, since what can't be
+/// looked after, such as a provider whose definition can't be read, stays due.
+const SCANS: usize = 8;
+
+/// The grants that are being looked after, by id: still due in the database until that is done. As
+/// many as there are slots at most.
+#[derive(Clone, Default)]
+struct Running(Arc<Mutex<HashSet<String>>>);
+
+/// Takes its grant off the list in the end, whichever end that is.
+struct Place(Running, String);
+
+impl Running {
+    fn now(&self) -> HashSet<String> {
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    fn begin(&self, id: &str) -> Place {
+        let mut ids = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        ids.insert(id.to_owned());
+        Place(self.clone(), id.to_owned())
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut ids = self.0.0.lock().unwrap_or_else(PoisonError::into_inner);
+        ids.remove(&self.1);
+    }
 }
 
 /// What is to be done with a grant that is due.
@@ -58,11 +94,13 @@ impl Schedule {
             refresher,
             config,
             poke,
+            running: Running::default(),
         }
     }
 
     /// Begins to refresh what is due, as many at once as there are slots, and returns when the
-    /// last has been begun.
+    /// last has been begun: a provider that is slow to answer keeps its slots and holds up nobody
+    /// else's scan. To be called again only when it has returned.
     ///
     /// # Errors
     /// The store's.
@@ -71,30 +109,47 @@ impl Schedule {
         slots: &Arc<Semaphore>,
         tasks: &Tasks,
     ) -> Result<(), Error> {
+        for _ in 0..SCANS {
+            if !self.begin_due(slots, tasks).await? {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Answers whether more may be due.
+    async fn begin_due(
+        self: &Arc<Self>,
+        slots: &Arc<Semaphore>,
+        tasks: &Tasks,
+    ) -> Result<bool, Error> {
         let now = self.clock.now();
         let mut conn = self.store.read().await?;
-        let limit = i64::from(self.config.batch);
+        // Before the look: what ends after it is found due, and is left to the next scan.
+        let running = self.running.now();
+        let limit = i64::from(self.config.batch)
+            .saturating_add(i64::try_from(running.len()).unwrap_or(i64::MAX));
         let due = store::grants::any_tenant_due(&mut conn, now, limit).await?;
         drop(conn);
-        let mut running = Vec::with_capacity(due.len());
+        let more = i64::try_from(due.len()).is_ok_and(|found| found == limit);
         for grant in due {
+            if running.contains(&grant.id) {
+                continue;
+            }
             // Waiting here is the backpressure: the next scan begins when this one has places.
             let Ok(slot) = Arc::clone(slots).acquire_owned().await else {
-                return Ok(());
+                return Ok(false);
             };
             let this = Arc::clone(self);
-            running.push(tasks.spawn(async move {
-                let _slot = slot;
+            let place = self.running.begin(&grant.id);
+            tasks.spawn(async move {
+                let _held = (slot, place);
                 if let Err(error) = this.look_after(&grant).await {
                     crate::error::log(&error);
                 }
-            }));
+            });
         }
-        // Else the next scan would find the same grants due and ask for them again.
-        for task in running {
-            let _ = task.await;
-        }
-        Ok(())
+        Ok(more)
     }
 
     async fn look_after(&self, grant: &Grant) -> Result<(), Error> {
@@ -108,7 +163,7 @@ impl Schedule {
             .registry
             .provider(&mut conn, &grant.tenant, &app.provider)
             .await?;
-        let used = store::connections::grant_last_used(&mut conn, &grant.id).await?;
+        let used = store::connections::grant_last_used(&mut conn, &grant.tenant, &grant.id).await?;
         drop(conn);
         match self.decide(grant, &app, &provider, used) {
             Due::At(next) => self.move_to(grant, next).await,
@@ -192,13 +247,8 @@ impl Schedule {
         drop(conn);
         for grant in due {
             transact!(self.store, |tx| {
-                let mut connections = Vec::new();
-                for connection in store::connections::of_grant(&mut tx, &grant.id).await? {
-                    let locked =
-                        store::connections::lock(&mut tx, &connection.tenant, &connection.id)
-                            .await?;
-                    connections.extend(locked);
-                }
+                let connections =
+                    store::connections::lock_of_grant(&mut tx, &grant.tenant, &grant.id).await?;
                 if !store::grants::mark_notified(&mut tx, &grant).await? {
                     return Ok(());
                 }

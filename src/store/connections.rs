@@ -397,10 +397,32 @@ pub async fn ids_of_app(
     })?)
 }
 
-/// The connections that share a grant.
-pub async fn of_grant(conn: &mut Conn, grant_id: &str) -> Result<Vec<Connection>, Error> {
+/// Locks the connections that share a grant, in the order of their ids and before the grant, as
+/// everybody does: so no two transactions wait for each other. One that leaves the grant meanwhile
+/// is missing, one that comes is not seen; whoever has to know asks [`of_grant`] once more when the
+/// grant is locked, too.
+pub async fn lock_of_grant(
+    tx: &mut Tx,
+    tenant: &str,
+    grant_id: &str,
+) -> Result<Vec<Connection>, Error> {
+    let mut locked = Vec::new();
+    for connection in of_grant(tx, tenant, grant_id).await? {
+        let found = lock(tx, tenant, &connection.id).await?;
+        locked.extend(found.filter(|found| found.grant_id == grant_id));
+    }
+    Ok(locked)
+}
+
+/// The connections that share a grant, in the order of their ids.
+pub async fn of_grant(
+    conn: &mut Conn,
+    tenant: &str,
+    grant_id: &str,
+) -> Result<Vec<Connection>, Error> {
     let rows: Vec<ConnectionRow> = on!(conn, |c| {
         let query = connections::table
+            .filter(connections::tenant.eq(tenant))
             .filter(connections::grant_id.eq(grant_id))
             .order(connections::id)
             .select(ConnectionRow::as_select());
@@ -445,9 +467,14 @@ pub async fn add_usage(
 }
 
 /// When any connection of a grant last handed out a token.
-pub async fn grant_last_used(conn: &mut Conn, grant_id: &str) -> Result<Option<Timestamp>, Error> {
+pub async fn grant_last_used(
+    conn: &mut Conn,
+    tenant: &str,
+    grant_id: &str,
+) -> Result<Option<Timestamp>, Error> {
     let query = connection_usage::table
         .inner_join(connections::table)
+        .filter(connections::tenant.eq(tenant))
         .filter(connections::grant_id.eq(grant_id))
         .order(connection_usage::last_used_at.desc())
         .select(connection_usage::last_used_at);

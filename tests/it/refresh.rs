@@ -242,6 +242,22 @@ on_both_engines! {
         b.finish().await;
     }
 
+    async fn a_provider_that_does_not_answer_holds_up_no_scan(engine: Engine) {
+        let b = Broker::start(engine).await;
+        let app = b.app().await;
+        b.connect(&app, "ada").await;
+        b.clock.advance(HOUR / 2);
+        b.connect(&app, "eve").await;
+        let held = b.provider.hold_token_answers();
+        b.clock.advance(HOUR / 2 - Duration::from_secs(120));
+        b.provider.wait_for_refreshes(1).await;
+        b.clock.advance(HOUR / 2);
+        b.provider.wait_for_refreshes(2).await;
+        drop(held);
+        eventually("both are answered", || async { b.provider.successful_refreshes() == 2 }).await;
+        b.finish().await;
+    }
+
     async fn an_idle_refresh_token_is_kept_alive(engine: Engine) {
         let b = Broker::start(engine).await;
         let idle = Duration::from_secs(100 * 3600);

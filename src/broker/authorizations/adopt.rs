@@ -313,7 +313,7 @@ async fn lock_grants(
     tenant: &str,
     grant_ids: &BTreeSet<String>,
 ) -> Result<Locked, Error> {
-    let wanted = sharing_ids(tx, grant_ids).await?;
+    let wanted = sharing_ids(tx, tenant, grant_ids).await?;
     let mut locked = Locked::default();
     for id in &wanted {
         let connection = store::connections::lock(tx, tenant, id)
@@ -328,17 +328,21 @@ async fn lock_grants(
             .ok_or_else(overtaken)?;
         locked.grants.insert(id.clone(), grant);
     }
-    if sharing_ids(tx, grant_ids).await? == wanted {
+    if sharing_ids(tx, tenant, grant_ids).await? == wanted {
         Ok(locked)
     } else {
         Err(overtaken())
     }
 }
 
-async fn sharing_ids(tx: &mut Tx, grant_ids: &BTreeSet<String>) -> Result<BTreeSet<String>, Error> {
+async fn sharing_ids(
+    tx: &mut Tx,
+    tenant: &str,
+    grant_ids: &BTreeSet<String>,
+) -> Result<BTreeSet<String>, Error> {
     let mut ids = BTreeSet::new();
     for grant_id in grant_ids {
-        let sharing = store::connections::of_grant(tx, grant_id).await?;
+        let sharing = store::connections::of_grant(tx, tenant, grant_id).await?;
         ids.extend(sharing.into_iter().map(|connection| connection.id));
     }
     Ok(ids)

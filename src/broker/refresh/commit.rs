@@ -12,6 +12,7 @@ use crate::model::{
     RefreshOutcome,
 };
 use crate::oauth::ProviderClient;
+use crate::store::connections::lock_of_grant;
 use crate::store::grants::Setback;
 use crate::store::{self, Tx, transact};
 
@@ -65,8 +66,9 @@ impl Refresher {
     ) -> Result<Kept, Error> {
         let (kept, outcome) = transact!(self.store, |tx| {
             let now = self.clock.now();
-            let connections = self.lock_connections(&mut tx, &entry.grant_id).await?;
-            let found = store::grants::lock(&mut tx, &entry.tenant, &entry.grant_id).await?;
+            let (tenant, grant_id) = (&entry.tenant, &entry.grant_id);
+            let connections = lock_of_grant(&mut tx, tenant, grant_id).await?;
+            let found = store::grants::lock(&mut tx, tenant, grant_id).await?;
             let mut record = record.clone();
             let kept = match found {
                 None => Kept::Unwanted,
@@ -116,21 +118,6 @@ impl Refresher {
         }
     }
 
-    /// Locks the connections of a grant, in the order of their ids: before the grant, as everybody
-    /// does, so that no two wait for each other.
-    async fn lock_connections(
-        &self,
-        tx: &mut Tx,
-        grant_id: &str,
-    ) -> Result<Vec<Connection>, Error> {
-        let mut locked = Vec::new();
-        for connection in store::connections::of_grant(tx, grant_id).await? {
-            let found = store::connections::lock(tx, &connection.tenant, &connection.id).await?;
-            locked.extend(found);
-        }
-        Ok(locked)
-    }
-
     /// Gives the lease back with what went wrong; `false` when it was not this attempt's any more.
     pub(super) async fn set_back(
         &self,
@@ -140,7 +127,7 @@ impl Refresher {
     ) -> Result<bool, Error> {
         let grant = &leased.grant;
         let written = transact!(self.store, |tx| {
-            let connections = self.lock_connections(&mut tx, &grant.id).await?;
+            let connections = lock_of_grant(&mut tx, &grant.tenant, &grant.id).await?;
             let written = store::grants::set_back(
                 &mut tx,
                 &grant.tenant,
@@ -194,9 +181,12 @@ impl Refresher {
         now: crate::model::Timestamp,
     ) -> Result<(), Error> {
         transact!(self.store, |tx| {
-            let connections = self.lock_connections(&mut tx, &grant.id).await?;
+            let connections = lock_of_grant(&mut tx, &grant.tenant, &grant.id).await?;
             let found = store::grants::lock(&mut tx, &grant.tenant, &grant.id).await?;
-            let Some(mut dead) = found.filter(|found| found.generation == grant.generation) else {
+            // Another replica that came to the same end has told of it.
+            let Some(mut dead) = found.filter(|found| {
+                found.generation == grant.generation && found.state == GrantState::Active
+            }) else {
                 return Ok(());
             };
             dead.state = GrantState::ReauthorizationRequired;
