@@ -155,7 +155,8 @@ impl Registry {
             if !store::apps::insert(&mut tx, &app).await? {
                 return Err(taken(&app));
             }
-            // Nobody deleted it meanwhile.
+            // Whoever deletes the provider waits and counts this app, or has done it.
+            store::providers::lock(&mut tx, &app.tenant, &app.provider).await?;
             self.provider(&mut tx, &app.tenant, &app.provider).await?;
             self.announce(&mut tx, EventKind::AppChanged, &app.tenant, &app.id)
                 .await?;

@@ -36,6 +36,11 @@ impl From<Diesel> for Error {
             }
             Diesel::DatabaseError(DatabaseErrorKind::ClosedConnection, _)
             | Diesel::BrokenTransactionManager => Self::Unavailable(error.into()),
+            // What this row refers to went, or what refers to this row came, since the look: run
+            // again, the look tells.
+            Diesel::DatabaseError(DatabaseErrorKind::ForeignKeyViolation, _) => {
+                Self::Busy(error.into())
+            }
             // diesel has no kind for a deadlock, nor for SQLITE_BUSY: only the message tells.
             Diesel::DatabaseError(_, info)
                 if info.message().contains("database is locked")

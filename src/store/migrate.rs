@@ -285,11 +285,15 @@ impl Run {
     async fn begin(store: &Store) -> Result<Self, Error> {
         let mut conn = store.write().await.map_err(during("connecting"))?;
         match &mut conn {
-            Conn::Sqlite(sqlite) => sqlite
+            Conn::Sqlite(sqlite) => {
                 // Rebuilding a table inside a transaction would delete its children by cascade.
-                .batch_execute("PRAGMA foreign_keys = OFF; BEGIN EXCLUSIVE;")
-                .await
-                .map_err(|error| during("locking")(error.into()))?,
+                let begin = "PRAGMA foreign_keys = OFF; BEGIN EXCLUSIVE;";
+                if let Err(error) = sqlite.batch_execute(begin).await {
+                    // The connection goes back to the pool; the failure is what matters.
+                    let _ = sqlite.batch_execute("PRAGMA foreign_keys = ON;").await;
+                    return Err(during("locking")(error.into()));
+                }
+            }
             Conn::Postgres(postgres) => {
                 // Tried in a loop: waiting in pg_advisory_lock holds a snapshot, which deadlocks
                 // with CREATE INDEX CONCURRENTLY of the migrator that has the lock.

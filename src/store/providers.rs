@@ -76,6 +76,16 @@ pub async fn find(
     row.map(CustomProvider::try_from).transpose()
 }
 
+/// Keeps the tenant's provider of this id, where there is one, from being changed or deleted until
+/// the transaction ends.
+pub async fn lock(tx: &mut Tx, tenant: &str, id: &str) -> Result<(), Error> {
+    let target = providers::table.find((tenant, id));
+    // An update without effect: the lock of both engines, where FOR UPDATE is PostgreSQL's alone.
+    let same = providers::id.eq(providers::id);
+    on!(tx, |c| diesel::update(target).set(same).execute(c).await)?;
+    Ok(())
+}
+
 /// One page by id.
 pub async fn list(
     conn: &mut Conn,
