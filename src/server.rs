@@ -2,8 +2,10 @@
 
 mod incoming;
 mod peer;
+mod places;
 mod tls;
 
+use places::Places;
 pub use tls::Tls;
 
 use std::net::SocketAddr;
@@ -18,7 +20,7 @@ use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
 
 use crate::bootstrap::StartError;
-use crate::config;
+use crate::config::Config;
 use crate::grpc::administration;
 use crate::grpc::client_registry::ClientRegistryService;
 use crate::grpc::gate::Gate;
@@ -74,9 +76,10 @@ pub fn serve(
     grpc: TcpListener,
     web: TcpListener,
     services: Services,
-    config: &config::Grpc,
+    config: &Config,
     tls: Option<Tls>,
 ) -> Result<Listening, StartError> {
+    let grpc_config = &config.grpc;
     let grpc_address = grpc
         .local_addr()
         .map_err(|error| StartError::Other(error.into()))?;
@@ -86,7 +89,7 @@ pub fn serve(
     let stop = CancellationToken::new();
     let (health, health_service) = tonic_health::server::health_reporter();
     // Older tools know the alpha of the protocol only.
-    let (reflection, reflection_alpha) = if config.offers_reflection() {
+    let (reflection, reflection_alpha) = if grpc_config.offers_reflection() {
         let failed = |error: tonic_reflection::server::Error| StartError::Other(error.into());
         let v1 = reflected().build_v1().map_err(failed)?;
         let alpha = reflected().build_v1alpha().map_err(failed)?;
@@ -94,11 +97,11 @@ pub fn serve(
     } else {
         (None, None)
     };
-    let most = config.max_message_bytes;
+    let most = grpc_config.max_message_bytes;
     let router = Server::builder()
-        .http2_keepalive_interval(Some(config.keepalive_interval))
-        .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
-        .max_concurrent_streams(Some(config.max_concurrent_streams))
+        .http2_keepalive_interval(Some(grpc_config.keepalive_interval))
+        .http2_keepalive_timeout(Some(grpc_config.keepalive_timeout))
+        .max_concurrent_streams(Some(grpc_config.max_concurrent_streams))
         .layer(services.gate)
         .add_service(health_service)
         .add_optional_service(reflection)
@@ -114,7 +117,12 @@ pub fn serve(
     if let Some(tls) = tls.clone() {
         tokio::spawn(tls.watch(stop.clone()));
     }
-    let incoming = incoming::incoming(grpc, tls, config.max_connections, stop.clone());
+    let places = Places::new(
+        grpc_config.max_connections,
+        config.limits.connections_per_address,
+    );
+    let patience = grpc_config.handshake_timeout;
+    let incoming = incoming::incoming(grpc, tls, places, patience, stop.clone());
     let stopped = stop.clone();
     let grpc_task = tokio::spawn(async move {
         if let Err(error) = router
@@ -154,9 +162,6 @@ fn reflected() -> tonic_reflection::server::Builder<'static> {
         // The details of errors are packed; without this grpcurl shows them as raw bytes.
         .register_encoded_file_descriptor_set(tonic_types::pb::FILE_DESCRIPTOR_SET)
 }
-
-/// A peer that answers no ping for this long is gone.
-const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// The services that health is told of; the empty name is the whole server.
 const SERVICES: [&str; 4] = [

@@ -16,7 +16,7 @@ pub struct Authorizations {
     pub confirmation_ttl: Duration,
     /// The most authorisations in progress for one owner.
     pub max_pending_per_owner: u32,
-    /// The most sign-ins in progress for one app.
+    /// The most sign-ins that are begun for one app within a minute and wait.
     pub max_pending_sign_ins_per_app: u32,
     /// How often strays are finished and expired ones closed.
     pub sweep_interval: Duration,

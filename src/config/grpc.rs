@@ -27,8 +27,12 @@ pub struct Grpc {
     pub max_concurrent_streams: u32,
     /// The most event streams on this replica at once.
     pub max_streams_watching: usize,
+    /// How long a client may take for TLS, and then for the first bytes of HTTP/2.
+    pub handshake_timeout: Duration,
     /// How often an idle connection is pinged.
     pub keepalive_interval: Duration,
+    /// How long a client may take to answer a ping.
+    pub keepalive_timeout: Duration,
     /// How long running calls may finish after a stop was asked for.
     pub drain_timeout: Duration,
 }
@@ -74,8 +78,10 @@ impl Grpc {
             max_message_bytes: reader.bytes("grpc.max_message_bytes", 64 << 10..=64 << 20),
             max_concurrent_streams: reader.integer("grpc.max_concurrent_streams", 1..=65_535),
             max_streams_watching: reader.integer("grpc.max_streams_watching", 1..=100_000),
+            handshake_timeout: reader.duration("grpc.handshake_timeout", SECOND..=MINUTE),
             keepalive_interval: reader
                 .duration("grpc.keepalive_interval", 5 * SECOND..=10 * MINUTE),
+            keepalive_timeout: reader.duration("grpc.keepalive_timeout", SECOND..=5 * MINUTE),
             drain_timeout: reader.duration("grpc.drain_timeout", Duration::ZERO..=10 * MINUTE),
         };
         if reader.sound(&["grpc.listen", "grpc.allow_plaintext"])

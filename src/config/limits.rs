@@ -10,6 +10,8 @@ const MOST: u32 = 1_000_000;
 pub struct Limits {
     /// The most streams of one caller; 0 for no limit.
     pub streams_per_caller: u32,
+    /// The most connections to the gRPC listener from one address; 0 for no limit.
+    pub connections_per_address: usize,
     /// The most refused credentials from one address in a minute; 0 for no limit.
     pub failed_authentications_per_address: u32,
     /// By the role's name.
@@ -48,6 +50,8 @@ impl Limits {
         });
         Self {
             streams_per_caller: reader.integer("limits.streams_per_caller", 0..=100_000),
+            connections_per_address: reader
+                .integer("limits.connections_per_address", 0..=1_000_000),
             failed_authentications_per_address: reader
                 .integer("limits.failed_authentications_per_address", 0..=MOST),
             roles: roles.to_vec(),

@@ -30,7 +30,8 @@ impl Retention {
             sessions: reader.duration("retention.sessions", DAY..=3_650 * DAY),
             deleted_users: reader.duration("retention.deleted_users", DAY..=3_650 * DAY),
             sweep_interval: reader.duration("retention.sweep_interval", MINUTE..=DAY),
-            batch: reader.integer("retention.batch", 1..=100_000),
+            // SQLite binds at most 32,766 values in a statement.
+            batch: reader.integer("retention.batch", 1..=10_000),
         }
     }
 }

@@ -178,6 +178,12 @@ fn the_http_deadline_must_fit_into_the_lease() {
 }
 
 #[test]
+fn a_batch_that_would_have_no_effect_is_refused() {
+    let report = faults("[retention]\nbatch = 10001\n");
+    assert_eq!(report, "retention.batch: 10001 is not within 1 to 10000");
+}
+
+#[test]
 fn passwords_are_hashed_at_owasps_least_or_more() {
     let report = faults("[passwords]\nmemory = 19455\niterations = 1\nmax_delay = \"1s\"\n");
     for fault in ["passwords.memory: ", "passwords.iterations: "] {

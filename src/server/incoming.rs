@@ -1,5 +1,5 @@
-//! Connections as they come in: capped, encrypted where that is configured, and told apart by where
-//! they come from.
+//! Connections as they come in: capped, encrypted where that is configured, told apart by where they
+//! come from, and dropped when they never begin to speak HTTP/2.
 
 use std::convert::Infallible;
 use std::io;
@@ -13,6 +13,7 @@ use futures_util::{Stream, StreamExt as _};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::time::Sleep;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tokio_stream::wrappers::ReceiverStream;
@@ -20,11 +21,14 @@ use tokio_util::sync::CancellationToken;
 use tonic::transport::server::Connected;
 
 use super::peer;
+use super::places::{Full, Place, Places};
 use super::tls::Tls;
 use crate::access::Peer;
+use crate::access::caller::PeerCertificate;
 
-/// How long a TLS handshake may take.
-const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Bytes that every HTTP/2 connection begins with (RFC 9113 section 3.4). Once they have come, pings
+/// tell whether the client is still there.
+const PREFACE: usize = 24;
 
 /// The most TLS handshakes under way: further connections wait in the system's queue.
 const HANDSHAKES: usize = 1_000;
@@ -38,22 +42,27 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(500);
 /// How often the same trouble is logged at most.
 const LOG_INTERVAL: Duration = Duration::from_secs(10);
 
-/// Takes connections until `stop`, at most `most` at once; what is more is closed at once.
+/// Takes connections until `stop`, as many as there are places; what is more is closed at once.
+/// `patience` is how long a client may take for TLS, and then for the first bytes of HTTP/2: without
+/// an end to it whoever connects and says nothing would keep a place for ever.
 pub(super) fn incoming(
     listener: TcpListener,
     tls: Option<Arc<Tls>>,
-    most: usize,
+    places: Arc<Places>,
+    patience: Duration,
     stop: CancellationToken,
 ) -> impl Stream<Item = Result<Connection, Infallible>> {
     let (ready, connections) = mpsc::channel(READY);
     let door = Door {
         listener,
         tls,
-        places: Arc::new(Semaphore::new(most.min(Semaphore::MAX_PERMITS))),
+        places,
+        patience,
         turns: Arc::new(Semaphore::new(HANDSHAKES)),
         ready,
         stop: stop.clone(),
         full: Seldom::default(),
+        crowded: Seldom::default(),
         failing: Seldom::default(),
     };
     tokio::spawn(async move { stop.run_until_cancelled_owned(door.keep()).await });
@@ -64,11 +73,13 @@ pub(super) fn incoming(
 struct Door {
     listener: TcpListener,
     tls: Option<Arc<Tls>>,
-    places: Arc<Semaphore>,
+    places: Arc<Places>,
+    patience: Duration,
     turns: Arc<Semaphore>,
     ready: mpsc::Sender<Connection>,
     stop: CancellationToken,
     full: Seldom,
+    crowded: Seldom,
     failing: Seldom,
 }
 
@@ -86,21 +97,19 @@ impl Door {
                     continue;
                 }
             };
-            let Ok(place) = Arc::clone(&self.places).try_acquire_owned() else {
-                drop(tcp);
-                if let Some(others) = self.full.admit() {
-                    tracing::warn!(
-                        %address, others,
-                        "a connection was closed: there are grpc.max_connections already"
-                    );
+            let place = match self.places.take(address.ip()) {
+                Ok(place) => place,
+                Err(full) => {
+                    drop(tcp);
+                    self.refused(full, address);
+                    continue;
                 }
-                continue;
             };
             // Answers are small: waiting to fill a packet only delays them.
             let _ = tcp.set_nodelay(true);
             match self.tls.clone() {
                 None => {
-                    let connection = Connection::plain(tcp, address, place);
+                    let connection = Connection::plain(tcp, address, place, self.patience);
                     if self.ready.send(connection).await.is_err() {
                         return;
                     }
@@ -116,18 +125,18 @@ impl Door {
         tls: &Tls,
         tcp: TcpStream,
         address: SocketAddr,
-        place: OwnedSemaphorePermit,
+        place: Place,
         turn: OwnedSemaphorePermit,
     ) {
         let acceptor = TlsAcceptor::from(tls.current());
-        let ready = self.ready.clone();
+        let (ready, patience) = (self.ready.clone(), self.patience);
         let handshake = async move {
-            let shaken = tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(tcp)).await;
+            let shaken = tokio::time::timeout(patience, acceptor.accept(tcp)).await;
             drop(turn);
             let connection = match shaken {
                 Err(_) => Err("the client took too long".into()),
                 Ok(Err(error)) => Err(error.into()),
-                Ok(Ok(stream)) => Connection::encrypted(stream, address, place),
+                Ok(Ok(stream)) => Connection::encrypted(stream, address, place, patience),
             };
             match connection {
                 // Nobody takes it any more when the server is on its way down.
@@ -138,6 +147,20 @@ impl Door {
             }
         };
         tokio::spawn(self.stop.clone().run_until_cancelled_owned(handshake));
+    }
+
+    fn refused(&mut self, full: Full, address: SocketAddr) {
+        // Apart: an address that is refused all the time must not hide that there is no place left.
+        let (seldom, why) = match full {
+            Full::All => (&mut self.full, "there are grpc.max_connections already"),
+            Full::Address => (
+                &mut self.crowded,
+                "its address has limits.connections_per_address already",
+            ),
+        };
+        if let Some(others) = seldom.admit() {
+            tracing::warn!(%address, others, "a connection was closed: {why}");
+        }
     }
 
     async fn failed(&mut self, error: &io::Error) {
@@ -182,7 +205,16 @@ impl Seldom {
 pub(super) struct Connection {
     io: Io,
     peer: Peer,
-    _place: OwnedSemaphorePermit,
+    /// Until HTTP/2 has begun.
+    beginning: Option<Beginning>,
+    _place: Place,
+}
+
+/// What is awaited of a connection before it counts as used.
+struct Beginning {
+    /// Bytes that are missing.
+    missing: usize,
+    patience: Pin<Box<Sleep>>,
 }
 
 enum Io {
@@ -191,35 +223,44 @@ enum Io {
 }
 
 impl Connection {
-    fn plain(tcp: TcpStream, address: SocketAddr, place: OwnedSemaphorePermit) -> Self {
-        Self {
-            io: Io::Plain(tcp),
-            peer: Peer {
-                ip: Some(address.ip().to_canonical()),
-                certificate: None,
-            },
-            _place: place,
-        }
+    fn plain(tcp: TcpStream, address: SocketAddr, place: Place, patience: Duration) -> Self {
+        Self::new(Io::Plain(tcp), address, None, place, patience)
     }
 
     fn encrypted(
         stream: TlsStream<TcpStream>,
         address: SocketAddr,
-        place: OwnedSemaphorePermit,
+        place: Place,
+        patience: Duration,
     ) -> Result<Self, Box<dyn std::error::Error + Send + Sync>> {
         let chain = stream.get_ref().1.peer_certificates().unwrap_or_default();
         let certificate = chain
             .first()
             .map(|leaf| peer::certificate(leaf).map(Arc::new))
             .transpose()?;
-        Ok(Self {
-            io: Io::Encrypted(Box::new(stream)),
+        let io = Io::Encrypted(Box::new(stream));
+        Ok(Self::new(io, address, certificate, place, patience))
+    }
+
+    fn new(
+        io: Io,
+        address: SocketAddr,
+        certificate: Option<Arc<PeerCertificate>>,
+        place: Place,
+        patience: Duration,
+    ) -> Self {
+        Self {
+            io,
             peer: Peer {
                 ip: Some(address.ip().to_canonical()),
                 certificate,
             },
+            beginning: Some(Beginning {
+                missing: PREFACE,
+                patience: Box::pin(tokio::time::sleep(patience)),
+            }),
             _place: place,
-        })
+        }
     }
 }
 
@@ -237,10 +278,22 @@ impl AsyncRead for Connection {
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        match &mut self.get_mut().io {
+        let this = self.get_mut();
+        let before = buffer.filled().len();
+        let read = match &mut this.io {
             Io::Plain(tcp) => Pin::new(tcp).poll_read(cx, buffer),
             Io::Encrypted(stream) => Pin::new(stream).poll_read(cx, buffer),
+        };
+        if let Some(beginning) = &mut this.beginning {
+            let came = buffer.filled().len().saturating_sub(before);
+            beginning.missing = beginning.missing.saturating_sub(came);
+            if beginning.missing == 0 {
+                this.beginning = None;
+            } else if read.is_pending() && beginning.patience.as_mut().poll(cx).is_ready() {
+                return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+            }
         }
+        read
     }
 }
 

@@ -85,7 +85,7 @@ fn make_room(taken: &mut HashMap<IpAddr, Duration>, now: Duration) {
 }
 
 /// What one holder has of addresses: an IPv4 address, or a /64 of IPv6 (RFC 6177).
-fn network(address: IpAddr) -> IpAddr {
+pub fn network(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(v6) => IpAddr::V6(Ipv6Addr::from_bits(v6.to_bits() & !u128::from(u64::MAX))),
         v4 => v4,
