@@ -190,6 +190,12 @@ pub enum Error {
     /// Ask somebody who may.
     #[error("the caller may not do this: it needs the permission {0}")]
     PermissionDenied(&'static str),
+    /// Ask somebody whom no constraints hold.
+    #[error(
+        "the caller has the permission {0}, but is constrained to apps, owners or providers, and what \
+         was asked for tells of others too: use a caller without constraints"
+    )]
+    Constrained(&'static str),
     /// Name something that exists.
     #[error("there is no {} {:?}", .0.name(), .1)]
     NotFound(Resource, String),

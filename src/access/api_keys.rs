@@ -3,7 +3,7 @@
 mod issue;
 mod rotation;
 
-pub use issue::{Issued, NewApiKey, is_tenant};
+pub use issue::{Issued, Listed, NewApiKey, is_tenant};
 pub use rotation::{DEFAULT_OVERLAP, MAX_OVERLAP};
 
 use std::collections::BTreeMap;
@@ -20,10 +20,7 @@ use crate::crypto::Keyring;
 use crate::error::{Error, Unknown};
 use crate::freshness::{Epochs, Freshness};
 use crate::model::Timestamp;
-use crate::store::{self, Store, transact};
-
-/// Keys whose last use is stored in one transaction.
-const FLUSH_CHUNK: usize = 500;
+use crate::store::{self, Store, Tx};
 
 /// The keys of this database.
 pub struct ApiKeys {
@@ -149,19 +146,15 @@ impl ApiKeys {
         let uses = std::mem::take(&mut *self.left.lock().unwrap_or_else(PoisonError::into_inner));
         // In the order of their ids, so that two replicas can't lock each other out.
         let uses: Vec<_> = uses.into_iter().collect();
-        for chunk in uses.chunks(FLUSH_CHUNK) {
-            let stored: Result<(), Error> = transact!(self.store, |tx| {
-                for (id, used) in chunk {
-                    store::api_keys::touch(&mut tx, id, Timestamp::from_micros(*used)).await?;
-                }
-                Ok(())
-            });
-            if stored.is_err() {
-                self.keep_for_later(uses);
-                return stored;
+        let touch = async |tx: &mut Tx, chunk: &[(String, i64)]| {
+            for (id, used) in chunk {
+                store::api_keys::touch(tx, id, Timestamp::from_micros(*used)).await?;
             }
-        }
-        Ok(())
+            Ok(())
+        };
+        let (done, stored) = store::write_in_chunks(&self.store, &uses, touch).await;
+        self.keep_for_later(uses.into_iter().skip(done));
+        stored
     }
 
     /// Takes the uses that are not stored yet.

@@ -106,6 +106,23 @@ impl Principal {
                 format!("gives {}, which the caller does not have", lacking.name()),
             ));
         }
+        let link_only = wanted.link_only && !self.may(Permission::AuthorizeLinkOnly);
+        let wider = self
+            .wider(wanted)
+            .or(link_only.then_some("constraints.link_only"));
+        match wider {
+            Some(field) => Err(Error::invalid(field, "is wider than the caller's own")),
+            None => Ok(()),
+        }
+    }
+
+    /// Whether these constraints admit nothing that its own keep from it.
+    pub fn encloses(&self, constraints: &Constraints) -> bool {
+        self.wider(constraints).is_none()
+    }
+
+    /// Which field of these constraints admits what its own do not.
+    fn wider(&self, wanted: &Constraints) -> Option<&'static str> {
         let own = &self.constraints;
         let within = |own: &[String], wanted: &[String], matches: fn(&str, &str) -> bool| {
             own.is_empty()
@@ -121,7 +138,7 @@ impl Principal {
                     .strip_suffix('*')
                     .is_some_and(|prefix| wanted.starts_with(prefix))
         };
-        for (field, fine) in [
+        [
             ("constraints.apps", within(&own.apps, &wanted.apps, same)),
             (
                 "constraints.owners",
@@ -131,16 +148,9 @@ impl Principal {
                 "constraints.providers",
                 within(&own.providers, &wanted.providers, same),
             ),
-            (
-                "constraints.link_only",
-                !wanted.link_only || self.may(Permission::AuthorizeLinkOnly),
-            ),
-        ] {
-            if !fine {
-                return Err(Error::invalid(field, "is wider than the caller's own"));
-            }
-        }
-        Ok(())
+        ]
+        .into_iter()
+        .find_map(|(field, fine)| (!fine).then_some(field))
     }
 
     /// # Errors

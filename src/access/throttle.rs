@@ -1,20 +1,21 @@
-//! The brake on failed sign-ins: failures are counted by account and by address, in the database, so
-//! that it does not matter which replica is asked.
+//! The brake on failed sign-ins and refreshes: failures are counted by account and by address, in the
+//! database, so that it does not matter which replica is asked.
 //!
 //! An attempt counts as failed from the moment that it is admitted: of a thousand guesses sent at
 //! once, no more are judged than of those sent one after the other.
 
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::time::Duration;
 
 use tokio::sync::Mutex;
 
+use super::limits::network;
 use crate::config;
 use crate::crypto::digest;
 use crate::error::Error;
 use crate::model::Timestamp;
 use crate::store::sign_in_failures::{self as failures, Count};
-use crate::store::{Store, transact};
+use crate::store::{Store, Tx, transact};
 
 /// Frozen while rows live: what is counted under other names begins at zero.
 const ACCOUNT_TAG: &[u8] = b"tokenbroker.sign_in.account.v1";
@@ -38,26 +39,38 @@ type Subject = [u8; 32];
 /// Whose attempt it is, by what is counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Attempt {
-    account: Subject,
+    /// None where it is nobody's.
+    account: Option<Subject>,
     /// None where the transport does not tell.
     address: Option<Subject>,
 }
 
 impl Attempt {
-    /// To prove to be the account of this e-mail address, whether or not there is one. Of an IPv6
-    /// address its first 64 bits count, which is the least that one customer has.
+    /// To prove to be the account of this e-mail address, whether or not there is one.
     pub fn new(tenant: &str, email: &str, ip: Option<IpAddr>) -> Self {
-        let address = ip.map(|ip| match ip.to_canonical() {
+        let account = subject(ACCOUNT_TAG, &[tenant.as_bytes(), email.as_bytes()]);
+        Self {
+            account: Some(account),
+            ..Self::from_address(ip)
+        }
+    }
+
+    /// By a secret that names no account. Of an IPv6 address its first 64 bits count, which is the least
+    /// that one customer has.
+    pub fn from_address(ip: Option<IpAddr>) -> Self {
+        let address = ip.map(|ip| match network(ip) {
             IpAddr::V4(ip) => subject(ADDRESS_TAG, &[&ip.octets()]),
-            IpAddr::V6(ip) => {
-                let network = ip.to_bits() & (u128::MAX << 64);
-                subject(ADDRESS_TAG, &[&Ipv6Addr::from_bits(network).octets()])
-            }
+            IpAddr::V6(ip) => subject(ADDRESS_TAG, &[&ip.octets()]),
         });
         Self {
-            account: subject(ACCOUNT_TAG, &[tenant.as_bytes(), email.as_bytes()]),
+            account: None,
             address,
         }
+    }
+
+    /// The account before the address, always: so no two wait for each other.
+    fn subjects(&self) -> impl Iterator<Item = Subject> + use<> {
+        self.account.into_iter().chain(self.address)
     }
 }
 
@@ -70,13 +83,14 @@ fn subject(tag: &[u8], parts: &[&[u8]]) -> Subject {
     digest::sha256(&bytes)
 }
 
-/// An attempt that may be judged. It counts as failed until [`Throttle::succeeded`] has it back.
-#[derive(Clone, Copy, Debug)]
+/// An attempt that may be judged. It counts as failed until [`Throttle::succeeded`] or
+/// [`Throttle::withdrawn`] has it back.
+#[derive(Clone, Debug)]
 #[must_use]
 pub struct Admission {
     attempt: Attempt,
-    /// Until when the address is blocked on account of this attempt.
-    address_blocked_until: Timestamp,
+    /// What it is counted by, and until when that is blocked on account of this attempt.
+    counted: Vec<(Subject, Timestamp)>,
 }
 
 /// Why an attempt is not judged.
@@ -99,7 +113,9 @@ impl From<Refusal> for Error {
         match refusal {
             Refusal::Failed(error) => error,
             Refusal::Blocked { retry_after, .. } => Self::ResourceExhausted {
-                message: "too many sign-ins of this account or from this address failed".to_owned(),
+                message:
+                    "too many attempts at this account or session, or from this address, failed"
+                        .to_owned(),
                 retry_after,
             },
         }
@@ -145,47 +161,40 @@ impl Throttle {
     /// # Errors
     /// [`Refusal`].
     pub async fn admit(&self, attempt: Attempt, now: Timestamp) -> Result<Admission, Refusal> {
-        let [first, ..] = attempt.account;
-        let _turn = match self.turns.get(usize::from(first)) {
+        let turn = attempt.subjects().next().map_or(0, |[first, ..]| first);
+        let _turn = match self.turns.get(usize::from(turn)) {
             Some(turn) => Some(turn.lock().await),
             None => None,
         };
         // Most refusals need no lock of the database's.
         {
             let mut conn = self.store.read().await?;
-            for subject in [Some(attempt.account), attempt.address]
-                .into_iter()
-                .flatten()
-            {
+            for subject in attempt.subjects() {
                 if let Some(count) = failures::find(&mut conn, &subject).await? {
                     self.judge(&subject, &count, now)?;
                 }
             }
         }
         let admitted = transact!(self.store, |tx| {
-            // The account before the address, always: so no two wait for each other.
-            let account = failures::lock(&mut tx, &attempt.account, now).await?;
-            if account.blocked_until > now {
-                return Ok(Err((attempt.account, account)));
-            }
-            let next = self.next(account, self.config.free_failures, now);
-            failures::set(&mut tx, &attempt.account, next).await?;
-            let mut address_blocked_until = now;
-            if let Some(subject) = attempt.address {
-                let address = failures::lock(&mut tx, &subject, now).await?;
-                if address.blocked_until > now {
-                    failures::set(&mut tx, &attempt.account, account).await?;
-                    return Ok(Err((subject, address)));
+            let mut failed = Vec::new();
+            for subject in attempt.subjects() {
+                let count = failures::lock(&mut tx, &subject, now).await?;
+                if count.blocked_until > now {
+                    return Ok(Err((subject, count)));
                 }
-                let free = self.config.free_failures.saturating_mul(ADDRESS_FACTOR);
-                let next = self.next(address, free, now);
-                failures::set(&mut tx, &subject, next).await?;
-                address_blocked_until = next.blocked_until;
+                let factor = match attempt.account {
+                    Some(account) if account == subject => 1,
+                    _ => ADDRESS_FACTOR,
+                };
+                let free = self.config.free_failures.saturating_mul(factor);
+                failed.push((subject, self.next(count, free, now)));
             }
-            Ok(Ok(Admission {
-                attempt,
-                address_blocked_until,
-            }))
+            let mut counted = Vec::new();
+            for (subject, count) in failed {
+                failures::set(&mut tx, &subject, count).await?;
+                counted.push((subject, count.blocked_until));
+            }
+            Ok(Ok(Admission { attempt, counted }))
         })?;
         match admitted {
             Ok(admission) => Ok(admission),
@@ -203,23 +212,30 @@ impl Throttle {
     /// # Errors
     /// The store's.
     pub async fn succeeded(&self, admission: Admission, now: Timestamp) -> Result<(), Error> {
-        let Admission {
-            attempt,
-            address_blocked_until,
-        } = admission;
         transact!(self.store, |tx| {
-            failures::clear(&mut tx, &attempt.account).await?;
-            if let Some(subject) = attempt.address {
-                let mut count = failures::lock(&mut tx, &subject, now).await?;
-                count.failures = (count.failures - 1).max(0);
-                // A block that a later attempt set is not this one's to lift.
-                if count.blocked_until == address_blocked_until {
-                    count.blocked_until = now.min(address_blocked_until);
+            for (subject, blocked_until) in &admission.counted {
+                if admission.attempt.account == Some(*subject) {
+                    failures::clear(&mut tx, subject).await?;
+                } else {
+                    give_back(&mut tx, subject, *blocked_until, now).await?;
                 }
-                failures::set(&mut tx, &subject, count).await?;
             }
             Ok(())
         })
+    }
+
+    /// An admitted attempt could not be judged: nobody learned anything from it, so it does not count.
+    /// Where that can't be stored either, it stays counted; a guess too many is worse than a wait.
+    pub async fn withdrawn(&self, admission: Admission, now: Timestamp) {
+        let given_back: Result<(), Error> = transact!(self.store, |tx| {
+            for (subject, blocked_until) in &admission.counted {
+                give_back(&mut tx, subject, *blocked_until, now).await?;
+            }
+            Ok(())
+        });
+        if let Err(error) = given_back {
+            tracing::warn!(%error, "an attempt that was not judged stays counted as failed");
+        }
     }
 
     fn judge(&self, subject: &Subject, count: &Count, now: Timestamp) -> Result<(), Refusal> {
@@ -258,6 +274,22 @@ impl Throttle {
         let delay = self.config.base_delay.saturating_mul(factor);
         delay.min(self.config.max_delay)
     }
+}
+
+/// Counts one failure less. A block that a later attempt set is not this one's to lift.
+async fn give_back(
+    tx: &mut Tx,
+    subject: &Subject,
+    blocked_until: Timestamp,
+    now: Timestamp,
+) -> Result<(), Error> {
+    let mut count = failures::lock(tx, subject, now).await?;
+    count.failures = (count.failures - 1).max(0);
+    if count.blocked_until == blocked_until {
+        count.blocked_until = now.min(blocked_until);
+    }
+    failures::set(tx, subject, count).await?;
+    Ok(())
 }
 
 #[cfg(test)]

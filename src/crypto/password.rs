@@ -63,6 +63,31 @@ impl Hasher {
         Argon2::new(Algorithm::Argon2id, Version::V0x13, self.params.clone())
     }
 
+    /// What is left of today's work when a hash of this cost was computed; none where that was as
+    /// much, or more.
+    fn rest(&self, computed: &Params) -> Option<Params> {
+        let work = |params: &Params| u64::from(params.m_cost()) * u64::from(params.t_cost());
+        let rest = work(&self.params).checked_sub(work(computed))?;
+        let passes = rest.div_ceil(u64::from(self.params.m_cost()).max(1));
+        let memory = u32::try_from(rest.checked_div(passes)?).ok()?;
+        let lanes = self.params.p_cost();
+        let memory = memory.max(lanes.saturating_mul(Params::MIN_M_COST));
+        Params::new(memory, u32::try_from(passes).ok()?, lanes, None).ok()
+    }
+
+    /// Does what is left of today's work, in vain.
+    fn make_up(&self, hash: &PasswordHash, password: &[u8]) {
+        let computed = Params::try_from(hash).ok();
+        if let Some(rest) = computed.and_then(|computed| self.rest(&computed)) {
+            let argon2 = Argon2::new(Algorithm::Argon2id, Version::V0x13, rest);
+            let mut output = [0; OUTPUT_BYTES];
+            let salt = random_bytes::<SALT_BYTES>();
+            // Its failing would make an answer early, not wrong.
+            let _ = argon2.hash_password_into(password, &salt, &mut output);
+            std::hint::black_box(output);
+        }
+    }
+
     /// The hash of a password, as a PHC string. Takes its cost in memory and time on this thread.
     ///
     /// # Errors
@@ -93,7 +118,11 @@ impl Hasher {
         Ok(hash.to_string())
     }
 
-    /// Compares a password with a hash, at the hash's own cost, on this thread.
+    /// Compares a password with a hash, at the hash's own cost, on this thread. Where that is less than
+    /// today's, the rest of today's work is done too: otherwise an answer that comes early would tell
+    /// that there is such a user, since without one the comparison is with the dummy of today's cost.
+    /// What remains: a user whose hash costs more than today's, after the cost was lowered, is
+    /// answered later than nobody is, until they sign in.
     ///
     /// # Errors
     /// [`Error::Password`] when the hash is no PHC string of Argon2id.
@@ -101,7 +130,9 @@ impl Hasher {
         let unreadable = |error: &dyn std::fmt::Display| Error::Password(error.to_string());
         let parsed = PasswordHash::new(hash).map_err(|error| unreadable(&error))?;
         let password = password.expose_secret().as_bytes();
-        match self.argon2().verify_password(password, &parsed) {
+        let compared = self.argon2().verify_password(password, &parsed);
+        self.make_up(&parsed, password);
+        match compared {
             Ok(()) => Ok(Verdict::Right {
                 outdated: self.is_outdated(&parsed),
             }),
@@ -168,6 +199,25 @@ mod tests {
             Verdict::Right { outdated: true }
         );
         assert_eq!(verify(64, "a password of yours"), Verdict::Wrong);
+    }
+
+    #[test]
+    fn a_cheap_old_hash_does_not_answer_early() {
+        let work = |params: &Params| params.m_cost() * params.t_cost();
+        let today = hasher(1_024);
+        for (memory, passes) in [(64, 1), (64, 3), (1_024, 1), (512, 2)] {
+            let old = Params::new(memory, passes, 1, None).unwrap();
+            let rest = today.rest(&old).unwrap();
+            let missing = work(&today.params).abs_diff(work(&old) + work(&rest));
+            assert!(
+                missing <= rest.t_cost() && rest.m_cost() <= 1_024,
+                "{rest:?}"
+            );
+        }
+        for (memory, passes) in [(1_024, 2), (4_096, 1)] {
+            let old = Params::new(memory, passes, 1, None).unwrap();
+            assert!(today.rest(&old).is_none());
+        }
     }
 
     #[test]

@@ -92,5 +92,8 @@ fn read(token: &str, binding: [u8; 4]) -> Option<String> {
     }
     let bytes = URL_SAFE_NO_PAD.decode(token).ok()?;
     let after = bytes.strip_prefix(&binding)?;
-    String::from_utf8(after.to_vec()).ok()
+    // No key has a NUL, and PostgreSQL can't compare one.
+    String::from_utf8(after.to_vec())
+        .ok()
+        .filter(|after| !after.contains('\0'))
 }

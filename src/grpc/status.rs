@@ -47,7 +47,7 @@ pub fn wire(error: &Error) -> Wire {
             unknown.advice().clone_into(&mut message);
             (Code::Unauthenticated, unknown.reason())
         }
-        Error::PermissionDenied(permission) => {
+        Error::PermissionDenied(permission) | Error::Constrained(permission) => {
             metadata.push(("permission", (*permission).to_owned()));
             (Code::PermissionDenied, "PERMISSION_DENIED")
         }

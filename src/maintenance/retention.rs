@@ -17,9 +17,6 @@ use crate::store::{self, Store, transact};
 /// backlog of one kind does not keep the others waiting.
 const BATCHES_MAX: usize = 10_000;
 
-/// The most rows in one statement, whatever is configured: SQLite binds at most 32,766 values.
-const BATCH_MAX: u32 = 10_000;
-
 /// Deletes what is too old. Replicas may sweep at the same time.
 pub struct Retention {
     store: Store,
@@ -97,10 +94,7 @@ impl Retention {
             sign_in_failures: self.prune(Kind::SignInFailures, now).await?,
             events: self.prune(Kind::Events, now).await?,
             // Last: a trail that is not as it was refuses to let anything go.
-            audit_events: self
-                .trail
-                .trim(i64::from(self.config.batch.min(BATCH_MAX)))
-                .await?,
+            audit_events: self.trail.trim(i64::from(self.config.batch)).await?,
         };
         if swept != Swept::default() {
             tracing::info!(
@@ -119,7 +113,7 @@ impl Retention {
     }
 
     async fn prune(&self, kind: Kind, now: Timestamp) -> Result<usize, Error> {
-        let limit = self.config.batch.min(BATCH_MAX);
+        let limit = self.config.batch;
         let full = usize::try_from(limit).unwrap_or(usize::MAX);
         let mut pruned = 0;
         for _ in 0..BATCHES_MAX {
@@ -170,17 +164,22 @@ impl Retention {
         Ok(deleted?)
     }
 
-    /// Removes users who were deleted long enough ago; each leaves an entry.
+    /// Removes users who were deleted long enough ago. Each leaves one entry: that of the replica that
+    /// removed the row.
     async fn purge_users(&self, now: Timestamp, limit: i64) -> Result<usize, Error> {
         let before = now.minus(self.config.deleted_users);
         transact!(self.store, |tx| {
             let due = store::users::any_tenant_deleted_before(&mut tx, before, limit).await?;
+            let mut removed = 0;
             for (tenant, id) in &due {
-                store::users::remove(&mut tx, tenant, id).await?;
+                if !store::users::remove(&mut tx, tenant, id).await? {
+                    continue;
+                }
+                removed += 1;
                 let entry = Entry::new(Action::UserPurged, Who::system("retention", tenant));
                 audit::record(&mut tx, &entry.on("user", id), now).await?;
             }
-            Ok(due.len())
+            Ok(removed)
         })
     }
 }

@@ -68,6 +68,7 @@ fn words(error: &Error) -> Words {
         },
         Error::Unauthenticated(_)
         | Error::PermissionDenied(_)
+        | Error::Constrained(_)
         | Error::AlreadyExists { .. }
         | Error::ReauthorizationRequired { .. }
         | Error::ScopesMissing { .. }

@@ -6,9 +6,12 @@ mod passwords;
 mod preferences;
 
 use std::sync::Arc;
+use std::time::Duration;
 
+use tokenbroker::access::audit::Trail;
 use tokenbroker::access::limits::Limiter;
 use tokenbroker::access::{self, Credential, Origin, Principal};
+use tokenbroker::maintenance::Retention;
 use tokenbroker::model::{Constraints, Role};
 use tokenbroker::pb;
 use tonic::{Code, Status};
@@ -412,6 +415,23 @@ on_both_engines! {
         assert!(matches!(refused, Err(tokenbroker::Error::InvalidArgument(faults)) if faults[0].field == "user.role"));
         let renamed = access::users::UserChanges { display_name: Some("Ada".to_owned()), ..Default::default() };
         b.running().users().update(&caller, &admin.id, &renamed, None).await.unwrap();
+        b.finish().await;
+    }
+
+    async fn replicas_that_purge_a_user_at_once_record_it_once(engine: Engine) {
+        let b = Broker::start(engine).await;
+        let user = create(&b.admin, named("ada@example.com")).await.unwrap();
+        delete(&b.admin, &user.id, "").await.unwrap();
+        b.clock.advance(b.config.retention.deleted_users + Duration::from_secs(1));
+        let keyring = tokenbroker::bootstrap::keyring(&b.config).unwrap();
+        let store = b.ground.store().await;
+        let trail = Trail::new(store.clone(), keyring, b.clock.clone(), &b.config, Default::default());
+        let (trail, config) = (Arc::new(trail), &b.config);
+        let replica = || Retention::new(store.clone(), b.clock.clone(), config.retention.clone(), config.events.retention, trail.clone());
+        let (one, other) = (replica(), replica());
+        let (one, other) = tokio::join!(one.sweep(), other.sweep());
+        assert!(one.unwrap().users + other.unwrap().users <= 1);
+        assert_eq!(self::trail(&b, "user.purged").await, ["user.purged true "]);
         b.finish().await;
     }
 }

@@ -40,6 +40,16 @@ pub struct Issued {
     pub secret: SecretString,
 }
 
+/// One page of keys.
+#[derive(Clone, Debug)]
+pub struct Listed {
+    /// The keys, by id.
+    pub keys: Vec<ApiKey>,
+    /// The id behind which the next page begins; none on the last page. A page may be short, even
+    /// empty, and still have a next one.
+    pub next: Option<String>,
+}
+
 impl NewApiKey {
     fn check(&self) -> Result<(), Error> {
         if self.name.is_empty() || self.name.chars().count() > 128 {
@@ -264,21 +274,30 @@ impl ApiKeys {
         Ok(store::api_keys::list(&mut conn, tenant).await?)
     }
 
-    /// One page of the tenant's keys, oldest first, behind the id `after`; without those that have
-    /// ended, unless asked for.
+    /// One page of the keys of the caller's tenant, oldest first, behind the id `after`; without those
+    /// that have ended, unless asked for, and without those that a caller with constraints may not see:
+    /// whose own are wider.
     ///
     /// # Errors
     /// The store's.
     pub async fn page(
         &self,
-        tenant: &str,
+        caller: &Caller,
         show_ended: bool,
         after: &str,
-        limit: i64,
-    ) -> Result<Vec<ApiKey>, Error> {
+        limit: usize,
+    ) -> Result<Listed, Error> {
         let active_at = (!show_ended).then(|| self.clock.now());
-        let mut conn = self.store.read().await?;
-        Ok(store::api_keys::page(&mut conn, tenant, active_at, after, limit).await?)
+        let rows = i64::try_from(limit.saturating_add(1)).unwrap_or(i64::MAX);
+        let mut keys = {
+            let mut conn = self.store.read().await?;
+            store::api_keys::page(&mut conn, &caller.tenant, active_at, after, rows).await?
+        };
+        let more = keys.len() > limit;
+        keys.truncate(limit);
+        let next = keys.last().filter(|_| more).map(|last| last.id.clone());
+        keys.retain(|key| caller.encloses(&key.constraints));
+        Ok(Listed { keys, next })
     }
 
     /// A key of the tenant.

@@ -2,7 +2,7 @@
 
 use super::Sessions;
 use crate::access::audit::{self, Action, Entry};
-use crate::access::{Caller, Permission};
+use crate::access::{Caller, Permission, users};
 use crate::error::{Error, Resource};
 use crate::model::Session;
 use crate::store::{self, Conn, transact};
@@ -41,8 +41,8 @@ impl Sessions {
     ///
     /// # Errors
     /// [`Error::PermissionDenied`] for whoever may end only their own, whether or not there is such a
-    /// session; [`Error::NotFound`]; [`Error::InvalidArgument`] where `current` is none; or the
-    /// store's.
+    /// session, and for that of a user who may do more than the caller; [`Error::NotFound`];
+    /// [`Error::InvalidArgument`] where `current` is none; or the store's.
     pub async fn revoke(&self, caller: &Caller, id: &str) -> Result<(), Error> {
         let id = match id {
             CURRENT => caller.session_id().ok_or_else(|| {
@@ -86,7 +86,8 @@ impl Sessions {
     /// Ends all sessions of a user, or all but the one of the call; how many.
     ///
     /// # Errors
-    /// As [`Sessions::list`].
+    /// As [`Sessions::list`], and [`Error::PermissionDenied`] for a user who may do more than the
+    /// caller.
     pub async fn revoke_all(
         &self,
         caller: &Caller,
@@ -131,8 +132,8 @@ fn named<'a>(caller: &'a Caller, user_id: &'a str) -> Result<&'a str, Error> {
     }
 }
 
-/// That the caller may see, or do, this to the user: themselves always, others by permission and
-/// within its constraints.
+/// That the caller may see the user's sessions, or end them: their own always, others' by permission,
+/// within its constraints, and only of who may do no more than the caller to end them.
 async fn require_user(
     conn: &mut Conn,
     caller: &Caller,
@@ -143,10 +144,10 @@ async fn require_user(
     if caller.user_id() == Some(user_id) {
         return Ok(());
     }
-    let owner = store::sessions::owner_of(conn, &caller.tenant, user_id).await?;
-    if owner.is_some_and(|owner| caller.allows_owner(&owner)) {
-        return Ok(());
+    let found = store::users::find(conn, &caller.tenant, user_id).await?;
+    let user = users::visible(caller, user_id, found, permission)?;
+    match permission {
+        Permission::WriteUsers => users::require_over(caller, &user),
+        _ => Ok(()),
     }
-    let missing = Error::NotFound(Resource::User, user_id.to_owned());
-    Err(caller.hidden(permission, missing))
 }

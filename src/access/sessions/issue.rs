@@ -2,11 +2,11 @@
 
 use secrecy::SecretString;
 
-use super::Sessions;
+use super::{Parts, Sessions};
 use crate::access::Origin;
 use crate::access::audit::{self, Action, Entry, Who};
 use crate::access::bearer::{BearerSecret, Prefix};
-use crate::access::throttle::{Admission, Attempt};
+use crate::access::throttle::Attempt;
 use crate::error::{Error, Unknown};
 use crate::model::{IdKind, ProvedAccount, Session, SignInMethod, Timestamp, User};
 use crate::store::sessions::Hashes;
@@ -86,7 +86,7 @@ impl Sessions {
         visitor: &Visitor,
     ) -> Result<Issued, Error> {
         let method = SignInMethod::Password;
-        match self.create(user, method, "", visitor).await? {
+        match self.create(user, method, None, visitor).await? {
             Some(issued) => Ok(issued),
             None => {
                 let entry =
@@ -96,36 +96,51 @@ impl Sessions {
         }
     }
 
-    /// Admits the attempt to sign in with the code of a sign-in through a provider: failures are
-    /// counted by that sign-in and by address.
-    ///
-    /// # Errors
-    /// [`Error::ResourceExhausted`] with the time to wait, or the store's.
-    pub async fn admit(
-        &self,
-        tenant: &str,
-        authorization_id: &str,
-        visitor: &Visitor,
-    ) -> Result<Admission, Error> {
-        let attempt = Attempt::new(tenant, authorization_id, visitor.origin.ip);
-        let now = self.parts.clock.now();
-        Ok(self.parts.throttle.admit(attempt, now).await?)
-    }
-
-    /// Signs in the user who has connected an account that was proved to be theirs. `proved` is what
-    /// the code came to, or why it proves nothing.
+    /// Signs in the user who has connected an account that was proved to be theirs. `proof` comes to
+    /// that account, or to why it proves nothing; it is asked for once the attempt is admitted.
+    /// Failures are counted by that sign-in and by address; what could not be judged is none.
     ///
     /// # Errors
     /// [`Error::Unauthenticated`] when the account is no user's or several users', or the user may not
-    /// sign in (so): which of these is for the audit trail alone. Or the store's.
+    /// sign in (so): which of these is for the audit trail alone. [`Error::ResourceExhausted`] with the
+    /// time to wait after too many failures. Or the store's.
     pub async fn create_by_provider(
         &self,
         tenant: &str,
         authorization_id: &str,
-        proved: Result<ProvedAccount, &'static str>,
-        admission: Admission,
+        proof: impl Future<Output = Result<Result<ProvedAccount, &'static str>, Error>>,
         visitor: &Visitor,
     ) -> Result<Issued, Error> {
+        let Parts {
+            throttle, clock, ..
+        } = &self.parts;
+        let attempt = Attempt::new(tenant, authorization_id, visitor.origin.ip);
+        let admission = throttle.admit(attempt, clock.now()).await?;
+        let judged = async {
+            let proved = proof.await?;
+            self.judge(tenant, authorization_id, proved, visitor).await
+        };
+        match judged.await {
+            Ok(Ok(issued)) => {
+                throttle.succeeded(admission, clock.now()).await?;
+                Ok(issued)
+            }
+            Ok(Err(entry)) => self.refuse(&entry).await,
+            Err(error) => {
+                throttle.withdrawn(admission, clock.now()).await;
+                Err(error)
+            }
+        }
+    }
+
+    /// The session of the user whose account was proved, or the entry that says why there is none.
+    async fn judge(
+        &self,
+        tenant: &str,
+        authorization_id: &str,
+        proved: Result<ProvedAccount, &'static str>,
+        visitor: &Visitor,
+    ) -> Result<Result<Issued, Entry>, Error> {
         let method = SignInMethod::Provider;
         let provider = proved
             .as_ref()
@@ -141,19 +156,15 @@ impl Sessions {
         };
         let user = match user {
             Ok(user) => user,
-            Err(reason) => return self.refuse(&refused(reason)).await,
+            Err(reason) => return Ok(Err(refused(reason))),
         };
-        match self.create(&user, method, provider, visitor).await? {
-            Some(issued) => {
-                let now = self.parts.clock.now();
-                self.parts.throttle.succeeded(admission, now).await?;
-                Ok(issued)
-            }
-            None => {
-                self.refuse(&refused("USER_INACTIVE").on("user", &user.id))
-                    .await
-            }
-        }
+        let proof = Some((provider, authorization_id));
+        let made = self.create(&user, method, proof, visitor).await?;
+        Ok(made.ok_or_else(|| {
+            refused("USER_INACTIVE")
+                .on("user", &user.id)
+                .detail("authorization_id", authorization_id)
+        }))
     }
 
     /// The one user whose connection says that the account is theirs, or why there is none.
@@ -180,12 +191,13 @@ impl Sessions {
         })
     }
 
-    /// Makes a session; `None` when the user may not sign in after all.
+    /// Makes a session; `None` when the user may not sign in after all. `proof` is the provider and
+    /// the authorisation of a sign-in through one, named in the trail so that erasing the user finds it.
     async fn create(
         &self,
         user: &User,
         method: SignInMethod,
-        provider: &str,
+        proof: Option<(&str, &str)>,
         visitor: &Visitor,
     ) -> Result<Option<Issued>, Error> {
         let now = self.parts.clock.now();
@@ -196,8 +208,12 @@ impl Sessions {
             Who::user(&user.id, &user.tenant, &visitor.origin),
         )
         .on("session", &session.id)
-        .provider(provider)
         .detail("method", method.as_str());
+        if let Some((provider, authorization_id)) = proof {
+            entry = entry
+                .provider(provider)
+                .detail("authorization_id", authorization_id);
+        }
         if let Some(through) = &visitor.through {
             entry = entry.detail("through", through);
         }

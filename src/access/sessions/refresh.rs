@@ -5,15 +5,16 @@
 use secrecy::{ExposeSecret as _, SecretString};
 use zeroize::Zeroizing;
 
-use super::Sessions;
 use super::issue::{Issued, Tokens};
+use super::{Parts, Sessions};
 use crate::access::Origin;
 use crate::access::audit::{self, Action, Entry, Who};
 use crate::access::bearer::{BearerSecret, Prefix};
 use crate::access::requests::{self, Once};
+use crate::access::throttle::{Attempt, Refusal};
 use crate::error::{Error, Unknown};
-use crate::model::Session;
-use crate::store::sessions::Rotation;
+use crate::model::{Session, Timestamp};
+use crate::store::sessions::{Holder, Rotation};
 use crate::store::{self, Conn, Tx, transact};
 
 /// Why a session ended whose spent refresh token was seen.
@@ -36,8 +37,10 @@ impl Sessions {
     ///
     /// # Errors
     /// [`Error::Unauthenticated`] for a refresh token that is nobody's, was used, or whose session has
-    /// ended; which of these is not said. [`Error::InvalidArgument`] for a request id of another
-    /// request; [`Error::RateLimited`]; or the store's.
+    /// ended; which of these is not said but in the audit trail. [`Error::ResourceExhausted`] after
+    /// too many of these from one address, or of one session; a good token is taken all the same.
+    /// [`Error::InvalidArgument`] for a request id of another request; [`Error::RateLimited`]; or the
+    /// store's.
     pub async fn refresh(
         &self,
         refresh_token: &SecretString,
@@ -45,17 +48,33 @@ impl Sessions {
         origin: &Origin,
     ) -> Result<Issued, Error> {
         let text = refresh_token.expose_secret();
-        let hash = BearerSecret::parse(Prefix::SessionRefresh, text)
-            .map_err(|_| invalid())?
-            .hash();
+        let Ok(secret) = BearerSecret::parse(Prefix::SessionRefresh, text) else {
+            return self.refused(None, "NO_REFRESH_TOKEN", origin).await;
+        };
+        let hash = secret.hash();
         let found = {
             let mut conn = self.parts.store.read().await?;
-            store::sessions::any_tenant_find_refresh(&mut conn, &hash).await?
+            match store::sessions::any_tenant_find_refresh(&mut conn, &hash).await? {
+                Some((session, holder)) => {
+                    let Session { tenant, id, .. } = &session;
+                    let current = store::sessions::is_current(&mut conn, tenant, id, &hash).await?;
+                    Some((session, holder, current))
+                }
+                None => None,
+            }
         };
-        let (session, holder) = found.ok_or_else(invalid)?;
-        // Every exchange leaves a row behind, and the gate does not know who calls.
-        let limits = &self.parts.limits;
-        limits.of(&session.user_id, holder.role, None).charge()?;
+        let Some((session, holder, current)) = found else {
+            return self.refused(None, "UNKNOWN_REFRESH_TOKEN", origin).await;
+        };
+        if let Some(reason) = over(&session, &holder, self.parts.clock.now()) {
+            return self.refused(Some(&session), reason, origin).await;
+        }
+        // Every exchange leaves a row behind, and the gate does not know who calls. Whoever has a spent
+        // token does not use up the calls of its user.
+        let limiter = self.parts.limits.of(&session.user_id, holder.role, None);
+        if current {
+            limiter.charge()?;
+        }
         let once = Once::of(
             &session.tenant,
             "RefreshSession",
@@ -73,13 +92,56 @@ impl Sessions {
                 self.ended(std::slice::from_ref(&session.id));
                 Ok(tokens.issued(renewed))
             }
-            Exchanged::Before(issued) => Ok(issued),
+            Exchanged::Before(issued) => {
+                limiter.charge()?;
+                Ok(issued)
+            }
             Exchanged::Reused => {
                 self.ended(std::slice::from_ref(&session.id));
                 Err(invalid())
             }
             Exchanged::Over => Err(invalid()),
         }
+    }
+
+    /// Records that a refresh token was no good, and counts it: one that is nobody's by where it came
+    /// from, a dead one by its session alone, since an application's users share its address.
+    async fn refused(
+        &self,
+        session: Option<&Session>,
+        reason: &str,
+        origin: &Origin,
+    ) -> Result<Issued, Error> {
+        let Parts {
+            throttle,
+            clock,
+            store,
+            ..
+        } = &self.parts;
+        let now = clock.now();
+        let attempt = match session {
+            Some(session) => Attempt::new(&session.tenant, &session.id, None),
+            None => Attempt::from_address(origin.ip),
+        };
+        let (reason, error) = match throttle.admit(attempt, now).await {
+            // It failed already, and stays counted.
+            Ok(_) => (reason, invalid()),
+            Err(refusal @ Refusal::Blocked { first: true, .. }) => ("THROTTLED", refusal.into()),
+            Err(refusal) => return Err(refusal.into()),
+        };
+        let tenant = session.map_or("", |session| session.tenant.as_str());
+        let mut entry = Entry::new(Action::SessionRefreshed, Who::anonymous(tenant, origin));
+        if let Some(session) = session {
+            entry = entry
+                .on("session", &session.id)
+                .detail("user_id", &session.user_id);
+        }
+        let entry = entry.failed(reason);
+        transact!(store, |tx| {
+            audit::record(&mut tx, &entry, now).await?;
+            Ok(())
+        })?;
+        Err(error)
     }
 
     /// The conditional update comes first: of two at once, the second waits for the first one's
@@ -124,7 +186,7 @@ impl Sessions {
         if !store::sessions::any_tenant_is_spent(tx, hash).await? {
             return Ok(Exchanged::Over);
         }
-        // Recorded once: whoever has a dead token could fill the trail with it.
+        // Of two at once, one ends the session and records it.
         if store::sessions::revoke(tx, tenant, id, REUSED, now).await? {
             let who = Who::anonymous(tenant, origin);
             let entry = Entry::new(Action::SessionRefreshed, who)
@@ -148,7 +210,10 @@ impl Sessions {
         let keyring = &self.parts.keyring;
         let replayed = match requests::replayed(conn, keyring, once, now).await {
             Ok(Some(replayed)) => replayed,
-            Ok(None) | Err(Error::AlreadyExists { .. }) => return Ok(None),
+            // The id of another refresh excuses nothing: a thief could take one that is used up.
+            Ok(None) | Err(Error::AlreadyExists { .. } | Error::InvalidArgument(_)) => {
+                return Ok(None);
+            }
             Err(error) => return Err(error),
         };
         let Some(answer) = replayed.response else {
@@ -165,6 +230,19 @@ impl Sessions {
         }
         let current = store::sessions::find(conn, tenant, id).await?;
         Ok(Some(tokens.issued(current.ok_or_else(invalid)?)))
+    }
+}
+
+/// Why nothing is exchanged any more, whatever the token.
+fn over(session: &Session, holder: &Holder, now: Timestamp) -> Option<&'static str> {
+    if session.revoked_at.is_some() {
+        Some("SESSION_ENDED")
+    } else if session.refresh_expires_at <= now {
+        Some("SESSION_EXPIRED")
+    } else if !holder.active {
+        Some("USER_INACTIVE")
+    } else {
+        None
     }
 }
 

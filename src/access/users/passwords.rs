@@ -25,7 +25,7 @@ impl Users {
     /// # Errors
     /// [`Error::InvalidArgument`] for a password that is easily guessed, and for a current one that is
     /// missing or wrong; [`Error::ResourceExhausted`] after too many wrong ones, or when too many are
-    /// being hashed; [`Error::Conflict`] when it was changed meanwhile; [`Error::PermissionDenied`]
+    /// being hashed; [`Error::Conflict`] when the password was changed meanwhile; [`Error::PermissionDenied`]
     /// for a user who may do more than the caller; [`Error::NotFound`], hidden from a caller with
     /// constraints.
     pub async fn set_password(
@@ -40,14 +40,15 @@ impl Users {
         if let Some(new) = new {
             reject(password_faults("new_password", new, &user.email))?;
         }
-        let proven = self.prove(caller, &user, current).await?;
+        self.prove(caller, &user, current).await?;
         let hash = match new {
             Some(new) => Some(self.passwords.hash(new).await?),
             None => None,
         };
         let ended = transact!(self.store, |tx| {
             let mut locked = changeable(&mut tx, caller, &user.id, None).await?;
-            if proven && locked.password_hash != user.password_hash {
+            // What was proven, or that nothing had to be, holds for the password that was there.
+            if locked.password_hash != user.password_hash {
                 return Err(Error::Conflict(Resource::User, user.id.clone()));
             }
             locked.password_hash.clone_from(&hash);
@@ -61,18 +62,18 @@ impl Users {
         Ok(ended)
     }
 
-    /// Judges the current password of a user who changes their own; whether it was.
+    /// Judges the current password of a user who changes their own.
     async fn prove(
         &self,
         caller: &Caller,
         user: &User,
         current: Option<&SecretString>,
-    ) -> Result<bool, Error> {
+    ) -> Result<(), Error> {
         let needed = rights::is(caller, user)
             && user.password_hash.is_some()
             && !caller.may(Permission::WriteUsers);
         if !needed {
-            return Ok(false);
+            return Ok(());
         }
         let Some(current) = current else {
             return Err(Error::invalid("current_password", "is required"));
@@ -88,13 +89,19 @@ impl Users {
             }
         };
         let hash = user.password_hash.as_deref();
-        if self.passwords.verify(hash, current).await? == Verdict::Wrong {
+        let verdict = match self.passwords.verify(hash, current).await {
+            Ok(verdict) => verdict,
+            Err(error) => {
+                self.throttle.withdrawn(admission, self.clock.now()).await;
+                return Err(error);
+            }
+        };
+        if verdict == Verdict::Wrong {
             self.not_set(caller, user, "WRONG_PASSWORD").await?;
             let wrong = "is not the user's password";
             return Err(Error::invalid("current_password", wrong));
         }
-        self.throttle.succeeded(admission, self.clock.now()).await?;
-        Ok(true)
+        self.throttle.succeeded(admission, self.clock.now()).await
     }
 
     async fn not_set(&self, caller: &Caller, user: &User, reason: &str) -> Result<(), Error> {

@@ -1,5 +1,7 @@
 //! Who may do what to which user, beyond what their role's permissions say.
 
+use std::borrow::Cow;
+
 use crate::access::{Caller, Permission};
 use crate::error::{Error, Resource};
 use crate::model::{Constraints, Role, User};
@@ -32,7 +34,7 @@ pub(super) fn named<'a>(
 ///
 /// # Errors
 /// [`Error::NotFound`], hidden from a caller with constraints.
-pub(super) fn visible(
+pub(crate) fn visible(
     caller: &Caller,
     name: &str,
     found: Option<User>,
@@ -49,9 +51,25 @@ pub(super) fn is(caller: &Caller, user: &User) -> bool {
     caller.user_id() == Some(user.id.as_str())
 }
 
-/// Whether the caller's constraints let them see this user; themselves everybody sees.
+/// Whether the caller's constraints let them see this user: one of their owners, who may see nothing
+/// that they may not. Themselves everybody sees.
 pub(super) fn sees(caller: &Caller, user: &User) -> bool {
-    is(caller, user) || caller.allows_owner(&user.owner)
+    is(caller, user)
+        || (caller.allows_owner(&user.owner)
+            && caller.encloses(&held(user.role, &user.constraints, &user.owner)))
+}
+
+/// The constraints as they hold a user: one of the role [`Role::User`] is held to their own
+/// connections, whatever their constraints say.
+fn held<'a>(role: Role, constraints: &'a Constraints, owner: &str) -> Cow<'a, Constraints> {
+    if role != Role::User || !constraints.owners.is_empty() {
+        return Cow::Borrowed(constraints);
+    }
+    let owners = vec![owner.to_owned()];
+    Cow::Owned(Constraints {
+        owners,
+        ..constraints.clone()
+    })
 }
 
 /// That nobody gives more than they hold: neither a role nor constraints by which the user could do
@@ -71,21 +89,15 @@ pub(super) fn require_within(
             "is not one that the caller is allowed",
         ));
     }
-    if role == Role::User && constraints.owners.is_empty() {
-        // Such a user is held to their own connections, whatever their constraints say.
-        let mut held = constraints.clone();
-        held.owners = vec![owner.to_owned()];
-        return caller.require_within(role, &held);
-    }
-    caller.require_within(role, constraints)
+    caller.require_within(role, &held(role, constraints, owner))
 }
 
 /// That the caller may do to this user what could make them that user, or keep them out: set their
-/// password or address, switch them off. Who may do less than the user may not.
+/// password or address, switch them off, sign them out. Who may do less than the user may not.
 ///
 /// # Errors
 /// [`Error::PermissionDenied`].
-pub(super) fn require_over(caller: &Caller, user: &User) -> Result<(), Error> {
+pub(crate) fn require_over(caller: &Caller, user: &User) -> Result<(), Error> {
     if is(caller, user) {
         return Ok(());
     }

@@ -18,7 +18,7 @@ impl Users {
     /// For an unknown address, a wrong password, a user without one and one who is switched off, the
     /// answer is the same, and so is the work before it. The failure is recorded with its reason, the
     /// address is not: people type passwords there, too. A password that was hashed at another cost
-    /// than today's is hashed anew.
+    /// than today's is hashed anew. An attempt that could not be judged does not count as a failure.
     ///
     /// # Errors
     /// [`Error::Unauthenticated`] with [`Unknown::SignInFailed`]; [`Error::ResourceExhausted`] after
@@ -44,9 +44,13 @@ impl Users {
                 return Err(refusal.into());
             }
         };
-        let user = self.known(tenant, &email).await?;
-        let hash = user.as_ref().and_then(|user| user.password_hash.as_deref());
-        let verdict = self.passwords.verify(hash, password).await?;
+        let (user, verdict) = match self.judge(tenant, &email, password).await {
+            Ok(judged) => judged,
+            Err(error) => {
+                self.throttle.withdrawn(admission, self.clock.now()).await;
+                return Err(error);
+            }
+        };
         let (user, outdated) = match (user, verdict) {
             (Some(user), Verdict::Right { outdated }) if user.state == UserState::Active => {
                 (user, outdated)
@@ -67,6 +71,18 @@ impl Users {
             tracing::warn!(user = user.id, %error, "a password could not be hashed anew");
         }
         Ok(user)
+    }
+
+    async fn judge(
+        &self,
+        tenant: &str,
+        email: &str,
+        password: &SecretString,
+    ) -> Result<(Option<User>, Verdict), Error> {
+        let user = self.known(tenant, email).await?;
+        let hash = user.as_ref().and_then(|user| user.password_hash.as_deref());
+        let verdict = self.passwords.verify(hash, password).await?;
+        Ok((user, verdict))
     }
 
     async fn known(&self, tenant: &str, email: &str) -> Result<Option<User>, Error> {

@@ -78,16 +78,16 @@ pub(super) async fn list(
     let bound_to = ("api keys", &caller.tenant, request.show_ended);
     let page = Page::of(request.page_size, &request.page_token, bound_to)?;
     let keys = Arc::clone(&context.keys);
-    let (after, limit, show_ended) = (page.after.clone(), page.limit(), request.show_ended);
-    let mut found = context
+    let (after, size, show_ended) = (page.after.clone(), page.size, request.show_ended);
+    let listed = context
         .tasks
-        .run(async move { keys.page(&caller.tenant, show_ended, &after, limit).await })
+        .run(async move { keys.page(&caller, show_ended, &after, size).await })
         .await?;
-    let next_page_token = page.cut(&mut found, |key| key.id.clone());
     let now = context.clock.now();
+    let api_keys = listed.keys.iter();
     Ok(Response::new(pb::ListApiKeysResponse {
-        api_keys: found.iter().map(|key| convert::api_key(key, now)).collect(),
-        next_page_token,
+        api_keys: api_keys.map(|key| convert::api_key(key, now)).collect(),
+        next_page_token: listed.next.map_or_else(String::new, |key| page.token(&key)),
     }))
 }
 

@@ -99,11 +99,12 @@ pub(super) async fn create(
                     authorization_id: id,
                     code,
                 } => {
-                    let admission = sessions.admit(&tenant, &id, &visitor).await?;
-                    let proved = authorizations.redeem_sign_in(&tenant, &id, &code).await?;
-                    let proved = proved.map_err(NotProved::reason);
+                    let proof = async {
+                        let proved = authorizations.redeem_sign_in(&tenant, &id, &code).await?;
+                        Ok(proved.map_err(NotProved::reason))
+                    };
                     sessions
-                        .create_by_provider(&tenant, &id, proved, admission, &visitor)
+                        .create_by_provider(&tenant, &id, proof, &visitor)
                         .await
                 }
             }

@@ -1,9 +1,10 @@
 //! What a signed-in user may see and end: what is theirs.
 
+use tokenbroker::model::{Constraints, Role};
 use tokenbroker::pb;
 use tonic::Code;
 
-use super::{person, revoke, sessions_of, signed_in, whoami};
+use super::{by_password, create, person, revoke, sessions_of, signed_in, user_with, whoami};
 use crate::fixture::provider::Account;
 use crate::fixture::*;
 use crate::on_both_engines;
@@ -105,6 +106,25 @@ on_both_engines! {
         let page = client.list_sessions(request).await.unwrap().into_inner();
         assert_eq!((&page.sessions[0].id, page.next_page_token.as_str()), (&first.session.id, ""));
         assert_eq!(sessions_of(&b.admin, &ada.user.id, false).await.len(), 2);
+        b.finish().await;
+    }
+
+    async fn an_admin_of_some_owners_signs_nobody_out_who_may_do_more(engine: Engine) {
+        let b = Broker::start(engine).await;
+        let password = "an uncommon phrase of words";
+        let chief = user_with(&b, "acme-1@example.com", pb::Role::Admin, password).await;
+        user_with(&b, "acme-2@example.com", pb::Role::User, password).await;
+        let session = create(&b, by_password("acme-1@example.com", password)).await.unwrap();
+        let theirs = create(&b, by_password("acme-2@example.com", password)).await.unwrap();
+        let held = Constraints { owners: vec!["acme-*".to_owned()], ..Default::default() };
+        let branch = b.caller(Role::Admin, held).await;
+        let refused = revoke(&branch, &session.session.id).await;
+        assert_refused(refused, Code::PermissionDenied, "PERMISSION_DENIED");
+        let request = pb::RevokeAllSessionsRequest { user_id: chief.id, ..Default::default() };
+        let refused = branch.administration.clone().revoke_all_sessions(request).await;
+        assert_refused(refused, Code::PermissionDenied, "PERMISSION_DENIED");
+        whoami(&b, &session.token).await.unwrap();
+        revoke(&branch, &theirs.session.id).await.unwrap();
         b.finish().await;
     }
 }

@@ -3,14 +3,22 @@
 use std::time::Duration;
 
 use futures_util::future::join;
+use secrecy::ExposeSecret as _;
+use tokenbroker::access::bearer::{BearerSecret, Prefix};
 use tonic::Code;
 
-use super::{recorded, refresh, sessions_of, signed_in, whoami};
+use super::{recorded, refresh, revoke, sessions_of, signed_in, whoami};
 use crate::fixture::*;
 use crate::on_both_engines;
 
 fn request_id() -> String {
     uuid::Uuid::new_v4().to_string()
+}
+
+/// A refresh token that is nobody's.
+fn unknown() -> String {
+    let token = BearerSecret::generate(Prefix::SessionRefresh);
+    token.text().expose_secret().to_owned()
 }
 
 on_both_engines! {
@@ -50,12 +58,9 @@ on_both_engines! {
     }
 
     async fn an_unknown_refresh_token_looks_like_a_spent_one(engine: Engine) {
-        use secrecy::ExposeSecret as _;
-        use tokenbroker::access::bearer::{BearerSecret, Prefix};
         let b = Broker::start(engine).await;
         let (_, session) = signed_in(&b).await;
-        let unknown = BearerSecret::generate(Prefix::SessionRefresh);
-        for text in [unknown.text().expose_secret(), "x", &session.token] {
+        for text in [&unknown(), "x", &session.token] {
             let refused = refresh(&b, text, "").await;
             assert_refused(refused, Code::Unauthenticated, "REFRESH_TOKEN_INVALID");
         }
@@ -142,6 +147,58 @@ on_both_engines! {
         let [won, lost] = both;
         assert_refused(lost, Code::Unauthenticated, "REFRESH_TOKEN_INVALID");
         assert!(whoami(&b, &won.unwrap().token).await.is_err());
+        b.finish().await;
+    }
+
+    async fn guessed_refresh_tokens_have_to_wait_and_good_ones_do_not(engine: Engine) {
+        let b = Broker::start_with(engine, |config| config.passwords.free_failures = 1).await;
+        let (_, session) = signed_in(&b).await;
+        for _ in 0..11 {
+            let refused = refresh(&b, &unknown(), "").await;
+            assert_refused(refused, Code::Unauthenticated, "REFRESH_TOKEN_INVALID");
+        }
+        for _ in 0..3 {
+            let refused = refresh(&b, &unknown(), "").await;
+            assert_refused(refused, Code::ResourceExhausted, "RATE_LIMITED");
+        }
+        refresh(&b, &session.refresh, "").await.unwrap();
+        for (why, times) in [("UNKNOWN_REFRESH_TOKEN", 11), ("THROTTLED", 1)] {
+            assert_eq!(recorded(&b, &["session.refreshed", why]).await, times, "{why}");
+        }
+        b.finish().await;
+    }
+
+    async fn a_dead_refresh_token_fills_no_trail_and_uses_up_nobodys_calls(engine: Engine) {
+        let b = Broker::start_with(engine, |config| {
+            let limit = tokenbroker::config::RoleLimit { requests_per_second: 1, burst: 4 };
+            config.limits.set_role("user", limit);
+            config.passwords.free_failures = 2;
+        })
+        .await;
+        let (ada, stolen) = signed_in(&b).await;
+        let kept = ada.sign_in(&b).await;
+        revoke(&b.admin, &stolen.session.id).await.unwrap();
+        for attempt in 0..10 {
+            let refused = refresh(&b, &stolen.refresh, "").await.unwrap_err();
+            assert_eq!(refused.code() == Code::Unauthenticated, attempt < 3, "{refused:?}");
+        }
+        assert_eq!(recorded(&b, &["session.refreshed", "SESSION_ENDED"]).await, 3);
+        whoami(&b, &kept.token).await.unwrap();
+        refresh(&b, &kept.refresh, "").await.unwrap();
+        b.finish().await;
+    }
+
+    async fn a_used_up_request_id_does_not_hide_a_stolen_refresh_token(engine: Engine) {
+        let b = Broker::start(engine).await;
+        let (ada, stolen) = signed_in(&b).await;
+        let new = refresh(&b, &stolen.refresh, &request_id()).await.unwrap();
+        let used_up = request_id();
+        let newer = refresh(&b, &new.refresh, &used_up).await.unwrap();
+        let refused = refresh(&b, &stolen.refresh, &used_up).await;
+        assert_refused(refused, Code::Unauthenticated, "REFRESH_TOKEN_INVALID");
+        assert!(whoami(&b, &newer.token).await.is_err());
+        let ended = sessions_of(&b.admin, &ada.user.id, true).await;
+        assert_eq!(ended[0].revoke_reason, "refresh_token_reused");
         b.finish().await;
     }
 }

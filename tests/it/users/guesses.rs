@@ -119,4 +119,21 @@ on_both_engines! {
         }
         b.finish().await;
     }
+
+    async fn an_attempt_that_was_not_judged_is_no_failure(engine: Engine) {
+        let b = Broker::start_with(engine, |config| config.passwords.free_failures = 1).await;
+        let password = phrase();
+        with_password(&b, "ada@example.com", &password).await;
+        // A hash that can't be read fails like a full queue, or a store that is away.
+        let hash = b.ground.lines("SELECT password_hash AS line FROM users").await.remove(0);
+        b.ground.execute("UPDATE users SET password_hash = '$argon2id$'").await;
+        for _ in 0..20 {
+            let failed = sign_in(&b, "ada@example.com", &password).await;
+            assert!(matches!(failed, Err(Error::Internal(_))), "{failed:?}");
+        }
+        b.ground.execute(&format!("UPDATE users SET password_hash = '{hash}'")).await;
+        assert_failed(sign_in(&b, "ada@example.com", "a wrong password").await);
+        sign_in(&b, "ada@example.com", &password).await.unwrap();
+        b.finish().await;
+    }
 }

@@ -151,4 +151,18 @@ on_both_engines! {
         assert_eq!(trail(&b, "session.created").await, reasons.map(|reason| format!("session.created false {reason}")));
         b.finish().await;
     }
+
+    async fn of_two_first_passwords_at_once_one_is_refused(engine: Engine) {
+        let b = Broker::start(engine).await;
+        let user = create(&b.admin, named("ada@example.com")).await.unwrap();
+        let caller = signed_in(&user, Role::User);
+        let users = b.running().users();
+        let [one, other] = [phrase(), phrase()].map(SecretString::from);
+        let set = |new| users.set_password(&caller, "me", None, Some(new));
+        let (first, second) = tokio::join!(set(&one), set(&other));
+        assert!(first.is_ok() != second.is_ok(), "{first:?} {second:?}");
+        let refused = first.and(second).unwrap_err();
+        assert!(matches!(refused, Error::Conflict(..) | Error::InvalidArgument(_)), "{refused:?}");
+        b.finish().await;
+    }
 }
