@@ -9,12 +9,13 @@ use tokio_util::sync::CancellationToken;
 
 use crate::access::Callers;
 use crate::access::audit::{Reads, Refusals, Trail};
+use crate::broker::cache::Taken;
 use crate::broker::{Authorizations, Schedule, TokenCache};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::error::Error;
 use crate::maintenance::Retention;
-use crate::store::{self, Store, transact};
+use crate::store::{self, Store, Tx};
 use crate::tasks::Tasks;
 use crate::telemetry::Metrics;
 
@@ -131,22 +132,18 @@ const SWEEP_BATCH: i64 = 200;
 /// The store's; what was not stored is counted again.
 pub async fn flush(store: &Store, cache: &TokenCache, callers: &Callers) -> Result<(), Error> {
     let taken = cache.take_uses();
-    for chunk in taken.chunks(FLUSH_CHUNK) {
-        let stored: Result<(), Error> = transact!(store, |tx| {
-            for one in chunk {
-                let (tenant, id) = (one.tenant(), one.connection_id());
-                store::connections::add_usage(&mut tx, tenant, id, &one.usage).await?;
-            }
-            Ok(())
-        });
-        if let Err(error) = stored {
-            for one in chunk {
-                cache.give_back(one);
-            }
-            return Err(error);
+    let add = async |tx: &mut Tx, chunk: &[Taken]| {
+        for one in chunk {
+            let (tenant, id) = (one.tenant(), one.connection_id());
+            store::connections::add_usage(tx, tenant, id, &one.usage).await?;
         }
+        Ok(())
+    };
+    let (done, stored) = store::write_in_chunks(store, &taken, add).await;
+    for one in taken.iter().skip(done) {
+        cache.give_back(one);
     }
-    callers.flush_use().await
+    callers.flush_use().await.and(stored)
 }
 
 /// What the audit trail counts in memory until the minute is over.
@@ -171,9 +168,6 @@ impl Tallies {
         self.refusals.flush(all).await.and(reads)
     }
 }
-
-/// Connections whose use is stored in one transaction.
-const FLUSH_CHUNK: usize = 500;
 
 /// Runs `round` again and again, with pauses of `interval` give or take a tenth. An error is
 /// logged and ends the round only.

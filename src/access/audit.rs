@@ -4,6 +4,7 @@ pub mod action;
 mod chain;
 mod checkpoint;
 mod note;
+mod outbox;
 mod reading;
 pub mod reads;
 pub mod refusals;
@@ -66,8 +67,7 @@ impl Who {
 
     /// The command line, with the system's name of who runs it.
     pub fn command_line(tenant: &str) -> Self {
-        let user = std::env::var("USER").unwrap_or_default();
-        Self::new(ActorKind::CommandLine, &user, tenant, Origin::default())
+        Self::from(&Caller::command_line(tenant))
     }
 
     /// A user who just proved who they are.
@@ -177,13 +177,13 @@ impl Entry {
     }
 
     /// The row of it.
-    fn event(&self, now: Timestamp) -> AuditEvent {
+    fn event(&self, id: String, now: Timestamp) -> AuditEvent {
         let Self { who, .. } = self;
         let ip = who.origin.ip_text();
         let user_agent = Origin::clean_user_agent(&who.origin.user_agent);
         let salt = random::random_bytes::<SALT_BYTES>().to_vec();
         AuditEvent {
-            id: IdKind::AuditEvent.new_id(),
+            id,
             tenant: who.tenant.clone(),
             occurred_at: now,
             action: self.action.as_str().to_owned(),
@@ -220,7 +220,7 @@ fn personal_hash(salt: &[u8], ip: &str, user_agent: &str) -> [u8; 32] {
 /// # Errors
 /// The store's.
 pub async fn record(tx: &mut Tx, entry: &Entry, now: Timestamp) -> Result<String, Error> {
-    let event = entry.event(now);
+    let event = entry.event(IdKind::AuditEvent.new_id(), now);
     store::audit::insert(tx, &event).await?;
     Ok(event.id)
 }

@@ -85,8 +85,11 @@ enum Format {
 #[command(after_long_help = "\
 Examples:
   tokenbroker audit checkpoints
-  tokenbroker audit checkpoints --json | jq -j '.checkpoints[-1].note' > checkpoint.txt")]
+  tokenbroker audit checkpoints --last 1 --json | jq -j '.checkpoints[].note' > checkpoint.txt")]
 struct Checkpoints {
+    /// Only the newest so many
+    #[arg(long, value_name = "N")]
+    last: Option<usize>,
     /// As JSON, with the notes themselves
     #[arg(long)]
     json: bool,
@@ -106,10 +109,10 @@ impl Audit {
         let store = open(&config, Missing::Refuse).await?.store;
         migrate::check(&store).await?;
         let keyring = bootstrap::keyring(&config)?;
-        let stop = CancellationToken::new();
-        let trail = Trail::new(store, keyring, Clock::system(), &config, stop.clone());
+        let never = CancellationToken::new();
+        let trail = Trail::new(store, keyring, Clock::system(), &config, never);
         match self.step {
-            Step::Verify(verify) => verify.run(&trail, external.as_deref(), &stop).await,
+            Step::Verify(verify) => verify.run(&trail, external.as_deref()).await,
             Step::Export(export) => export.run(&trail).await,
             Step::Checkpoints(checkpoints) => checkpoints.run(&trail).await,
         }
@@ -138,13 +141,8 @@ fn read_note(file: &Path) -> Result<String, Failure> {
 }
 
 impl Verify {
-    async fn run(
-        self,
-        trail: &Trail,
-        external: Option<&str>,
-        stop: &CancellationToken,
-    ) -> Result<(), Failure> {
-        let outcome = match trail.verify(external, stop).await {
+    async fn run(self, trail: &Trail, external: Option<&str>) -> Result<(), Failure> {
+        let outcome = match trail.verify(external, &CancellationToken::new()).await {
             Ok(outcome) => outcome,
             // Not 1: that says that something was found.
             Err(error) => {
@@ -270,13 +268,17 @@ impl Checkpoints {
     async fn run(self, trail: &Trail) -> Result<(), Failure> {
         trail.read_by(&who(), "checkpoints").await?;
         let mut all: Vec<(Checkpoint, String)> = Vec::new();
+        let mut after = 0;
         loop {
-            let after = all.last().map_or(0, |(last, _)| last.position);
             let batch = trail.checkpoints(after, BATCH).await?;
-            if batch.is_empty() {
+            let Some((last, _)) = batch.last() else {
                 break;
-            }
+            };
+            after = last.position;
             all.extend(batch);
+            if let Some(last) = self.last {
+                all.drain(..all.len().saturating_sub(last));
+            }
         }
         if self.json {
             let objects: Vec<_> = all.iter().map(as_object).collect();

@@ -40,25 +40,16 @@ struct AuditEventRow {
     salt: Option<Vec<u8>>,
     personal_hash: Vec<u8>,
     erased_by: Option<String>,
-}
-
-/// A row with its place.
-#[derive(Queryable, Selectable)]
-#[diesel(table_name = audit_events)]
-#[diesel(check_for_backend(diesel::pg::Pg, diesel::sqlite::Sqlite))]
-struct ChainedRow {
+    /// Given when it is chained, with the hash.
     position: Option<i64>,
     hash: Option<Vec<u8>>,
-    #[diesel(embed)]
-    event: AuditEventRow,
 }
 
-impl From<ChainedRow> for Chained {
-    fn from(row: ChainedRow) -> Self {
-        let event = row.event;
+impl From<AuditEventRow> for Chained {
+    fn from(event: AuditEventRow) -> Self {
         Self {
-            position: row.position,
-            hash: row.hash,
+            position: event.position,
+            hash: event.hash,
             event: AuditEvent {
                 id: event.id,
                 tenant: event.tenant,
@@ -90,7 +81,8 @@ fn details(stored: JsonValue) -> BTreeMap<String, String> {
     serde_json::from_value(stored.0).unwrap_or_else(|_| BTreeMap::from([(String::new(), text)]))
 }
 
-/// Writes an entry; it has no place yet.
+/// Writes an entry; it has no place yet. One whose id is there already is left as it is: it is being
+/// written again, since nobody heard whether it was.
 pub async fn insert(tx: &mut Tx, event: &AuditEvent) -> Result<(), Error> {
     let details: &BTreeMap<String, String> = &event.details;
     let row = AuditEventRow {
@@ -112,9 +104,13 @@ pub async fn insert(tx: &mut Tx, event: &AuditEvent) -> Result<(), Error> {
         salt: event.salt.clone(),
         personal_hash: event.personal_hash.clone(),
         erased_by: event.erased_by.clone(),
+        position: None,
+        hash: None,
     };
     on!(tx, |c| diesel::insert_into(audit_events::table)
         .values(&row)
+        .on_conflict(audit_events::id)
+        .do_nothing()
         .execute(c)
         .await)?;
     Ok(())
@@ -122,7 +118,7 @@ pub async fn insert(tx: &mut Tx, event: &AuditEvent) -> Result<(), Error> {
 
 /// Clears address and program of up to `limit` of a tenant's entries that one of these did, or that
 /// nobody known did to one of them (a failed sign-in), and says which entry tells of it; answers how
-/// many. What an operator did to them keeps the operator's address.
+/// many. What somebody else did to them, an operator or another user, keeps that one's address.
 pub async fn erase_personal(
     tx: &mut Tx,
     tenant: &str,
@@ -130,11 +126,7 @@ pub async fn erase_personal(
     erased_by: &str,
     limit: i64,
 ) -> Result<usize, Error> {
-    let unknown = [
-        ActorKind::Anonymous.as_str(),
-        ActorKind::Browser.as_str(),
-        ActorKind::User.as_str(),
-    ];
+    let unknown = [ActorKind::Anonymous.as_str(), ActorKind::Browser.as_str()];
     let found: Vec<String> = on!(tx, |c| {
         audit_events::table
             .filter(audit_events::tenant.eq(tenant))

@@ -6,6 +6,7 @@ pub mod api_keys;
 pub mod apps;
 pub mod audit;
 pub mod authorizations;
+mod chunks;
 pub mod columns;
 pub mod connections;
 mod error;
@@ -24,6 +25,7 @@ pub mod sessions;
 pub mod sign_in_failures;
 pub mod users;
 
+pub use chunks::write_in_chunks;
 pub use error::Error;
 pub(crate) use pool::transact;
 pub use pool::{Conn, Engine, Options, Store, Tx};

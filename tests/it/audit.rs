@@ -135,6 +135,34 @@ on_both_engines! {
     }
 }
 
+on_both_engines! {
+    async fn an_entry_that_is_written_again_is_there_once(engine: Engine) {
+        let (b, beside) = written(engine).await;
+        let before = beside.verify(None).await;
+        let entry = beside.trail.any_tenant_after(0, 1).await.unwrap().remove(0);
+        let mut tx = beside.store.begin().await.unwrap();
+        tokenbroker::store::audit::insert(&mut tx, &entry.event).await.unwrap();
+        tx.commit().await.unwrap();
+        assert_eq!(beside.verify(None).await, before);
+        b.finish().await;
+    }
+
+    async fn whatever_is_behind_a_chunk_that_fails_is_kept(engine: Engine) {
+        let b = Broker::start(engine).await;
+        let store = b.ground.store().await;
+        let all: Vec<u32> = (0..1_200).collect();
+        let write = async |_: &mut tokenbroker::store::Tx, chunk: &[u32]| {
+            if chunk.contains(&600) {
+                return Err(tokenbroker::Error::internal("no"));
+            }
+            Ok(())
+        };
+        let (done, outcome) = tokenbroker::store::write_in_chunks(&store, &all, write).await;
+        assert!((1..=600).contains(&done) && outcome.is_err(), "{done}");
+        b.finish().await;
+    }
+}
+
 /// Every action is explained, and nothing is that is none.
 #[test]
 fn the_catalogue_is_documented() {

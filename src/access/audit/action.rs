@@ -23,7 +23,7 @@ pub enum Action {
     SessionSignInStarted,
     /// A user signed in, or failed to.
     SessionCreated,
-    /// A session's tokens were exchanged, or a spent refresh token was seen.
+    /// A session's tokens were exchanged, or a refresh token was refused.
     SessionRefreshed,
     /// Sessions were ended.
     SessionRevoked,

@@ -102,9 +102,12 @@ impl Trail {
         let lately = at.minus(self.config.checkpoint_interval / 2);
         transact!(self.store, |tx| {
             let head = store::audit::chain::lock_head(&mut tx).await?;
-            let newest = store::audit::checkpoints::newest(&mut tx).await?;
+            // One of a place that the chain does not have speaks of no chain of ours. When it was
+            // signed is in no chain either: nobody may put off the next one by a time to come.
+            let newest = store::audit::checkpoints::newest(&mut tx, head.position).await?;
             let done = newest.is_some_and(|newest| {
-                newest.position >= head.position || (!now && newest.created_at > lately)
+                let signed_lately = newest.created_at > lately && newest.created_at <= at;
+                newest.position == head.position || (!now && signed_lately)
             });
             if done || head.position == 0 {
                 return Ok(None);

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use super::outbox::Outbox;
 use super::{Action, Entry, Who};
 use crate::access::{Caller, Origin, Principal};
 use crate::clock::Clock;
@@ -12,9 +13,6 @@ use crate::config::TokenReads;
 use crate::error::Error;
 use crate::model::Timestamp;
 use crate::store::{Store, transact};
-
-/// Entries written in one transaction.
-const CHUNK: usize = 500;
 
 /// Counts that may wait for the database before those of several minutes are put together.
 const WAITING_MAX: usize = 100_000;
@@ -76,22 +74,24 @@ impl Read {
         }
     }
 
-    /// One more, if it belongs here; whether it did. The same caller is known by where they lie in
-    /// memory, or else by their id: memory forgets callers and learns them anew.
-    pub fn count(&mut self, caller: &Arc<Principal>, ip: Option<IpAddr>, now: Timestamp) -> bool {
-        if self.minute != Minute::of(now) || self.ip != ip {
-            return false;
-        }
+    /// Whether another of this caller belongs here, who is known by where they lie in memory.
+    pub fn takes(&self, caller: &Arc<Principal>, ip: Option<IpAddr>, minute: Minute) -> bool {
+        Arc::ptr_eq(&self.caller, caller) && self.ip == ip && self.minute == minute
+    }
+
+    /// The same, by their id: memory forgets callers and learns them anew.
+    pub fn takes_again(&self, caller: &Principal, ip: Option<IpAddr>, minute: Minute) -> bool {
+        self.ip == ip && self.minute == minute && is_same(&self.caller, caller)
+    }
+
+    /// One more, which belongs here.
+    pub fn count(&mut self, caller: &Arc<Principal>, now: Timestamp) {
         if !Arc::ptr_eq(&self.caller, caller) {
-            if !is_same(&self.caller, caller) {
-                return false;
-            }
             self.caller = Arc::clone(caller);
         }
         self.count += 1;
         self.first = self.first.min(now);
         self.last = self.last.max(now);
-        true
     }
 
     /// Whether no more can come: its minute is over.
@@ -144,12 +144,14 @@ pub struct Reads {
     clock: Clock,
     mode: TokenReads,
     waiting: Mutex<Vec<Counted>>,
+    outbox: Outbox,
 }
 
 impl Reads {
     /// On a store; `mode` is `audit.token_reads`.
     pub fn new(store: Store, clock: Clock, mode: TokenReads) -> Self {
         Self {
+            outbox: Outbox::new(store.clone()),
             store,
             clock,
             mode,
@@ -185,30 +187,19 @@ impl Reads {
     /// # Errors
     /// The store's.
     pub async fn flush(&self, counted: Vec<Counted>) -> Result<(), Error> {
-        let mut rest = std::mem::take(&mut *self.waiting());
-        rest.extend(counted);
-        let mut outcome = Ok(());
-        while outcome.is_ok() && !rest.is_empty() {
-            let chunk = rest.split_off(rest.len().saturating_sub(CHUNK));
-            outcome = self.write_all(&chunk).await;
-            if outcome.is_err() {
-                rest.extend(chunk);
+        {
+            let mut waiting = self.waiting();
+            waiting.extend(counted);
+            if waiting.len() > WAITING_MAX {
+                *waiting = together(std::mem::take(&mut *waiting));
             }
         }
-        if rest.len() > WAITING_MAX {
-            rest = together(rest);
-        }
-        self.waiting().extend(rest);
-        outcome
-    }
-
-    async fn write_all(&self, chunk: &[Counted]) -> Result<(), Error> {
-        transact!(self.store, |tx| {
-            for counted in chunk {
-                super::record(&mut tx, &counted.entry(), counted.read.last).await?;
-            }
-            Ok(())
-        })
+        let waiting = || {
+            let waiting = std::mem::take(&mut *self.waiting());
+            let rows = waiting.iter().map(|it| (it.entry(), it.read.last));
+            rows.collect()
+        };
+        self.outbox.flush(waiting).await
     }
 
     fn waiting(&self) -> MutexGuard<'_, Vec<Counted>> {
@@ -272,12 +263,21 @@ mod tests {
     fn a_read_is_counted_to_its_caller_address_and_minute() {
         let (one, other) = (caller("key_1"), caller("key_2"));
         let mut read = Read::first(&one, None, at(5));
-        assert!(read.count(&one, None, at(9)));
-        assert!(!read.count(&other, None, at(9)));
-        assert!(!read.count(&one, Some([127, 0, 0, 1].into()), at(9)));
-        assert!(!read.count(&one, None, at(MINUTE_MICROS)));
+        let minute = Minute::of(at(9));
+        assert!(read.takes(&one, None, minute));
+        read.count(&one, at(9));
+        for (who, ip, minute) in [
+            (&other, None, minute),
+            (&one, Some([127, 0, 0, 1].into()), minute),
+            (&one, None, Minute::of(at(MINUTE_MICROS))),
+        ] {
+            assert!(!read.takes(who, ip, minute) && !read.takes_again(who, ip, minute));
+        }
         // Forgotten and learnt anew, it is the same caller.
-        assert!(read.count(&caller("key_1"), None, at(MINUTE_MICROS - 1)));
+        let anew = caller("key_1");
+        assert!(!read.takes(&anew, None, minute) && read.takes_again(&anew, None, minute));
+        read.count(&anew, at(MINUTE_MICROS - 1));
+        assert!(read.takes(&anew, None, minute));
         assert_eq!((read.count, read.first), (3, at(5)));
         assert!(!read.is_over(Minute::of(at(MINUTE_MICROS - 1))));
         assert!(read.is_over(Minute::of(at(MINUTE_MICROS))));

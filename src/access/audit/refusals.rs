@@ -5,18 +5,17 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use super::outbox::Outbox;
 use super::reads::Minute;
 use super::{Action, Entry, Who};
 use crate::access::bearer::{BearerSecret, Prefix};
+use crate::access::limits::network;
 use crate::access::{Origin, Principal};
 use crate::clock::Clock;
 use crate::crypto::Keyring;
 use crate::error::{Error, Unknown};
 use crate::model::Timestamp;
-use crate::store::{Store, transact};
-
-/// Entries written in one transaction.
-const CHUNK: usize = 500;
+use crate::store::Store;
 
 /// What is told apart at a time; what is more is counted together.
 const DISTINCT_MAX: usize = 10_000;
@@ -66,20 +65,20 @@ struct Count {
 
 /// Counts who is turned away.
 pub struct Refusals {
-    store: Store,
     clock: Clock,
     keyring: Keyring,
     counts: Mutex<HashMap<(What, Minute), Count>>,
+    outbox: Outbox,
 }
 
 impl Refusals {
     /// On a store; the keys name what was sent without keeping it.
     pub fn new(store: Store, clock: Clock, keyring: Keyring) -> Self {
         Self {
-            store,
             clock,
             keyring,
             counts: Mutex::default(),
+            outbox: Outbox::new(store),
         }
     }
 
@@ -96,6 +95,7 @@ impl Refusals {
             Some(_) if sent.is_none() => ("certificate", true),
             _ => sort_of(sent),
         };
+        let origin = &counted_as(origin);
         let what = What::Refused {
             reason: unknown.reason(),
             ip: origin.ip,
@@ -114,6 +114,7 @@ impl Refusals {
     /// Counts a known caller who lacks a permission, or is held to other things; `permission` is
     /// empty where it is not known.
     pub fn denied(&self, principal: &Principal, permission: &str, rpc: &str, origin: &Origin) {
+        let origin = counted_as(origin);
         let what = What::Denied {
             tenant: principal.tenant.clone(),
             caller: principal.id.clone(),
@@ -121,14 +122,15 @@ impl Refusals {
             permission: permission.to_owned(),
             rpc: rpc.to_owned(),
         };
-        let who = || Who::of(principal, origin.clone());
+        let who = || Who::of(principal, origin);
         self.count(Action::CallerDenied, what, who, || None);
     }
 
     /// Counts a callback of a browser whose authorisation is not known, or not its own.
     pub fn browser(&self, reason: &'static str, origin: &Origin) {
+        let origin = counted_as(origin);
         let ip = origin.ip;
-        let who = || Who::anonymous("", origin);
+        let who = || Who::anonymous("", &origin);
         let what = What::Browser { reason, ip };
         self.count(Action::AuthorizationCompleted, what, who, || None);
     }
@@ -147,7 +149,8 @@ impl Refusals {
         let overflows = counts.len() >= DISTINCT_MAX && !counts.contains_key(&key);
         if overflows {
             let action = action.as_str();
-            key.0 = What::Overflow { action };
+            // Of all minutes: they would be without bound too while nothing can be written.
+            key = (What::Overflow { action }, Minute::of(Timestamp::default()));
         }
         let count = counts.entry(key).or_insert_with(|| Count {
             action,
@@ -174,53 +177,19 @@ impl Refusals {
     }
 
     /// Writes down the minutes that are over, or this one too where `all` says so. What can't be
-    /// written waits for the next time.
+    /// written waits for the next time; counting goes on meanwhile, within the same bounds.
     ///
     /// # Errors
     /// The store's.
     pub async fn flush(&self, all: bool) -> Result<(), Error> {
         let now = Minute::of(self.clock.now());
-        let mut over: Vec<_> = self
-            .counts()
-            .extract_if(|(_, minute), _| all || *minute < now)
-            .collect();
-        while !over.is_empty() {
-            let chunk = over.split_off(over.len().saturating_sub(CHUNK));
-            if let Err(error) = self.write(&chunk).await {
-                over.extend(chunk);
-                self.put_back(over);
-                return Err(error);
-            }
-        }
-        Ok(())
-    }
-
-    async fn write(&self, chunk: &[((What, Minute), Count)]) -> Result<(), Error> {
-        transact!(self.store, |tx| {
-            for ((what, minute), count) in chunk {
-                let entry = entry(what, *minute, count);
-                super::record(&mut tx, &entry, count.last).await?;
-            }
-            Ok(())
-        })
-    }
-
-    /// Those that were counted meanwhile are joined.
-    fn put_back(&self, over: Vec<((What, Minute), Count)>) {
-        let mut counts = self.counts();
-        for (key, old) in over {
-            match counts.entry(key) {
-                std::collections::hash_map::Entry::Occupied(mut new) => {
-                    let new = new.get_mut();
-                    new.count += old.count;
-                    new.first = new.first.min(old.first);
-                    new.last = new.last.max(old.last);
-                }
-                std::collections::hash_map::Entry::Vacant(room) => {
-                    room.insert(old);
-                }
-            }
-        }
+        let over = || {
+            let mut counts = self.counts();
+            let over = counts.extract_if(|_, count| all || Minute::of(count.first) < now);
+            over.map(|((what, _), count)| (entry(&what, &count), count.last))
+                .collect()
+        };
+        self.outbox.flush(over).await
     }
 
     fn counts(&self) -> MutexGuard<'_, HashMap<(What, Minute), Count>> {
@@ -228,10 +197,19 @@ impl Refusals {
     }
 }
 
-fn entry(what: &What, minute: Minute, count: &Count) -> Entry {
+/// Where it is counted as coming from: one customer has 2^64 addresses of IPv6 at least, and each would
+/// be an entry.
+fn counted_as(origin: &Origin) -> Origin {
+    Origin {
+        ip: origin.ip.map(network),
+        ..origin.clone()
+    }
+}
+
+fn entry(what: &What, count: &Count) -> Entry {
     let entry = Entry::new(count.action, &count.who)
         .detail("count", count.count)
-        .detail("minute", minute.start())
+        .detail("minute", Minute::of(count.first).start())
         .detail("first", count.first)
         .detail("last", count.last);
     let entry = match what {

@@ -5,6 +5,7 @@ use std::time::Duration;
 use tokio::sync::{Notify, Semaphore};
 use tokio_util::sync::CancellationToken;
 
+use super::chain::{ORIGIN, canonical, hash};
 use super::checkpoint;
 use super::note::Verifier;
 use super::{Action, Entry, Who};
@@ -12,10 +13,11 @@ use crate::clock::Clock;
 use crate::config::{self, Config};
 use crate::crypto::Keyring;
 use crate::error::Error;
-use crate::model::Timestamp;
+use crate::model::{ChainHead, Checkpoint, Timestamp};
+use crate::store::audit::{chain, checkpoints, reading, trimming};
 use crate::store::{self, Store, Tx, transact};
 
-/// Rows of one statement that erases or deletes.
+/// Rows of one statement that erases.
 const BATCH: i64 = 500;
 
 /// The audit trail of this database.
@@ -91,9 +93,9 @@ impl Trail {
         }
     }
 
-    /// Retention: lets the oldest entries go, up to a checkpoint that was signed before the time from
-    /// which they are kept. That checkpoint stays, verification begins with it, and a signed entry
-    /// tells of it. Answers how many entries were deleted.
+    /// Retention: lets the oldest entries go, up to the last checkpoint before the first entry that is
+    /// still kept. That checkpoint stays, verification begins with it, and a signed entry tells of it.
+    /// Answers how many entries were deleted.
     ///
     /// # Errors
     /// The store's. [`Error::Internal`] when the checkpoint does not agree with the chain: what may be
@@ -103,21 +105,26 @@ impl Trail {
             return Ok(0);
         };
         let now = self.clock.now();
+        let since = now.minus(kept);
         let mut conn = self.store.read().await?;
-        let trimmed = store::audit::chain::head(&mut conn)
-            .await?
-            .map_or(0, |head| head.trimmed);
-        let anchor =
-            store::audit::checkpoints::newest_before(&mut conn, trimmed, now.minus(kept)).await?;
+        let trimmed = chain::head(&mut conn).await?.map_or(0, |head| head.trimmed);
+        let first_kept = trimming::any_tenant_first_within(&mut conn, trimmed, since..=now).await?;
+        let through = first_kept.map_or(i64::MAX, |first| first - 1);
+        let anchor = checkpoints::newest(&mut conn, through).await?;
         drop(conn);
-        if let Some(anchor) = anchor {
-            self.let_go(&anchor, now).await?;
+        if let Some(anchor) = anchor.filter(|anchor| anchor.position > trimmed) {
+            self.let_go(&anchor, since, now).await?;
         }
         self.delete_trimmed(batch).await
     }
 
     /// Says, in one transaction, that what is up to a checkpoint has left.
-    async fn let_go(&self, anchor: &crate::model::Checkpoint, now: Timestamp) -> Result<(), Error> {
+    async fn let_go(
+        &self,
+        anchor: &Checkpoint,
+        since: Timestamp,
+        now: Timestamp,
+    ) -> Result<(), Error> {
         let statement = checkpoint::read(&anchor.note, &self.verifiers);
         let signed = statement.is_some_and(|read| {
             read.signer.is_some() && read.position == anchor.position && read.hash == anchor.hash
@@ -132,17 +139,19 @@ impl Trail {
             .detail("through_position", position)
             .detail("note", note);
         transact!(self.store, |tx| {
-            let head = store::audit::chain::lock_head(&mut tx).await?;
+            let head = chain::lock_head(&mut tx).await?;
             if head.trimmed >= position {
                 return Ok(());
             }
-            let there = store::audit::trimming::any_tenant_hash_at(&mut tx, position).await?;
-            if there.as_ref() != Some(&anchor.hash) {
-                return Err(Error::internal(
+            let time = time_signed(&mut tx, &head, anchor).await?.ok_or_else(|| {
+                Error::internal(
                     "the audit trail is not trimmed: a checkpoint does not agree with it",
-                ));
+                )
+            })?;
+            if time >= since {
+                return Ok(());
             }
-            store::audit::trimming::set_trimmed(&mut tx, position).await?;
+            trimming::set_trimmed(&mut tx, position).await?;
             super::record(&mut tx, &entry, now).await?;
             Ok(())
         })
@@ -151,7 +160,7 @@ impl Trail {
     /// Deletes, a batch at a time, what has left.
     async fn delete_trimmed(&self, batch: i64) -> Result<usize, Error> {
         let mut conn = self.store.read().await?;
-        let head = store::audit::chain::head(&mut conn).await?;
+        let head = chain::head(&mut conn).await?;
         drop(conn);
         let Some(trimmed) = head.map(|head| head.trimmed).filter(|place| *place > 0) else {
             return Ok(0);
@@ -160,13 +169,37 @@ impl Trail {
         loop {
             // A connection for one batch only: other writers get their turn in between.
             let mut conn = self.store.write().await?;
-            let deleted =
-                store::audit::trimming::any_tenant_delete(&mut conn, trimmed, batch).await?;
+            let deleted = trimming::any_tenant_delete(&mut conn, trimmed, batch).await?;
             if deleted == 0 {
-                store::audit::trimming::delete_checkpoints(&mut conn, trimmed).await?;
+                trimming::delete_checkpoints(&mut conn, trimmed).await?;
                 return Ok(total);
             }
             total += deleted;
         }
     }
+}
+
+/// When the entry at a checkpoint's place was written: the hash that was signed covers its time, so that
+/// nobody can have made it older. `None` where the entry is not what was signed.
+async fn time_signed(
+    tx: &mut Tx,
+    head: &ChainHead,
+    anchor: &Checkpoint,
+) -> Result<Option<Timestamp>, Error> {
+    let before = anchor.position - 1;
+    let mut previous = (before == 0).then(|| ORIGIN.to_vec());
+    if before > 0 && before == head.trimmed {
+        // Retention left the checkpoint of it only.
+        let found = checkpoints::find(tx, before).await?;
+        previous = found.map(|checkpoint| checkpoint.hash);
+    }
+    for entry in reading::any_tenant_after(tx, before - 1, 2).await? {
+        if entry.position == Some(anchor.position) {
+            let own = previous.map(|previous| hash(&previous, &canonical(&entry.event)).to_vec());
+            let agrees = own.as_ref() == Some(&anchor.hash) && entry.hash == own;
+            return Ok(agrees.then_some(entry.event.occurred_at));
+        }
+        previous = entry.hash;
+    }
+    Ok(None)
 }

@@ -6,6 +6,7 @@
 
 mod findings;
 mod links;
+mod personal;
 mod walk;
 
 use tokio_util::sync::CancellationToken;
@@ -20,7 +21,7 @@ use crate::error::Error;
 use crate::store;
 use walk::Walk;
 
-/// How often a verification begins anew because retention moved its beginning meanwhile.
+/// How often a verification begins anew because retention took what it had not come to yet.
 const ATTEMPTS: usize = 3;
 
 impl Trail {
@@ -56,11 +57,12 @@ impl Trail {
             if let Err(error) = self.chain().await {
                 crate::error::log(&error);
             }
-            let begun_at = head.as_ref().map(|head| head.trimmed);
+            let begun = head.as_ref().map_or(0, |head| head.trimmed);
             let verification = Walk::new(self, head, external.as_ref()).run(stop).await?;
             let mut conn = self.store.read().await?;
-            let now_at = store::audit::chain::head(&mut conn).await?;
-            if now_at.map(|head| head.trimmed) != begun_at && attempt < ATTEMPTS {
+            let head = store::audit::chain::head(&mut conn).await?;
+            let trimmed = head.map_or(begun, |head| head.trimmed);
+            if trimmed > begun && verification.misses_up_to(trimmed) && attempt < ATTEMPTS {
                 continue;
             }
             let gone = external

@@ -77,12 +77,7 @@ impl Trail {
                     head.position
                 )));
             }
-            Some(after) if after < head.trimmed => {
-                return Err(Error::OutOfRange(format!(
-                    "retention has removed the entries up to place {}; begin with 0",
-                    head.trimmed
-                )));
-            }
+            Some(after) if after < head.trimmed => return Err(gone(head.trimmed)),
             Some(after) => after,
         };
         let filter = Filter {
@@ -104,6 +99,12 @@ impl Trail {
         tokio::spawn(watch.run());
         Ok(watcher)
     }
+}
+
+fn gone(trimmed: i64) -> Error {
+    Error::OutOfRange(format!(
+        "retention has removed the entries up to place {trimmed}; begin with 0"
+    ))
 }
 
 impl Watch {
@@ -184,7 +185,12 @@ impl Watch {
         let tenant = &self.principal.tenant;
         let events =
             store::audit::reading::list(&mut conn, tenant, &self.filter, stretch, BATCH).await?;
-        Ok((events, reached))
+        // Asked again behind the reading: what left meanwhile may have been missed.
+        let head = store::audit::chain::head(&mut conn).await?;
+        match head.map(|head| head.trimmed) {
+            Some(trimmed) if trimmed > self.position => Err(gone(trimmed)),
+            _ => Ok((events, reached)),
+        }
     }
 
     async fn deliver(&mut self, event: Chained) -> Result<(), Ended> {

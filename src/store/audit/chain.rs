@@ -7,7 +7,7 @@ use diesel_async::RunQueryDsl;
 use super::super::Error;
 use super::super::pool::{Conn, Tx, on};
 use super::super::schema::{audit_events, audit_head};
-use super::ChainedRow;
+use super::AuditEventRow;
 use crate::model::{ChainHead, Chained, Timestamp};
 
 const HEAD: i32 = 1;
@@ -69,12 +69,12 @@ pub async fn any_unchained(conn: &mut Conn) -> Result<bool, Error> {
 
 /// The first of the committed entries that wait for their place, of every tenant: the chain is one.
 pub async fn any_tenant_unchained(conn: &mut Conn, limit: i64) -> Result<Vec<Chained>, Error> {
-    let rows: Vec<ChainedRow> = on!(conn, |c| {
+    let rows: Vec<AuditEventRow> = on!(conn, |c| {
         audit_events::table
             .filter(audit_events::position.is_null())
             .order(audit_events::id)
             .limit(limit)
-            .select(ChainedRow::as_select())
+            .select(AuditEventRow::as_select())
             .load(c)
             .await
     })?;

@@ -6,7 +6,7 @@ use diesel_async::RunQueryDsl;
 use super::super::Error;
 use super::super::pool::{Conn, on};
 use super::super::schema::audit_events;
-use super::ChainedRow;
+use super::AuditEventRow;
 use crate::model::{Chained, Timestamp};
 
 /// Which entries to list; what is empty or none lets all through.
@@ -56,14 +56,14 @@ pub async fn list(
     limit: i64,
 ) -> Result<Vec<Chained>, Error> {
     let group = filter.actions();
-    let rows: Vec<ChainedRow> = on!(conn, |c| {
+    let rows: Vec<AuditEventRow> = on!(conn, |c| {
         let mut query = audit_events::table
             .filter(audit_events::tenant.eq(tenant))
             .filter(audit_events::position.gt(stretch.after))
             .filter(audit_events::position.le(stretch.until))
             .order(audit_events::position)
             .limit(limit)
-            .select(ChainedRow::as_select())
+            .select(AuditEventRow::as_select())
             .into_boxed();
         if let Some((first, end)) = &group {
             query = query
@@ -123,12 +123,12 @@ pub async fn any_tenant_after(
     after: i64,
     limit: i64,
 ) -> Result<Vec<Chained>, Error> {
-    let rows: Vec<ChainedRow> = on!(conn, |c| {
+    let rows: Vec<AuditEventRow> = on!(conn, |c| {
         audit_events::table
             .filter(audit_events::position.gt(after))
             .order(audit_events::position)
             .limit(limit)
-            .select(ChainedRow::as_select())
+            .select(AuditEventRow::as_select())
             .load(c)
             .await
     })?;
@@ -137,10 +137,10 @@ pub async fn any_tenant_after(
 
 /// The entries of these ids, of every tenant, whether or not they have a place.
 pub async fn any_tenant_of(conn: &mut Conn, ids: &[String]) -> Result<Vec<Chained>, Error> {
-    let rows: Vec<ChainedRow> = on!(conn, |c| {
+    let rows: Vec<AuditEventRow> = on!(conn, |c| {
         audit_events::table
             .filter(audit_events::id.eq_any(ids))
-            .select(ChainedRow::as_select())
+            .select(AuditEventRow::as_select())
             .load(c)
             .await
     })?;

@@ -1,11 +1,14 @@
 //! Retention of the trail.
 
+use std::ops::RangeInclusive;
+
 use diesel::prelude::*;
 use diesel_async::RunQueryDsl;
 
 use super::super::Error;
 use super::super::pool::{Conn, Tx, on};
 use super::super::schema::{audit_checkpoints, audit_events, audit_head};
+use crate::model::Timestamp;
 
 /// Says that places up to this one have left. The head is locked.
 pub async fn set_trimmed(tx: &mut Tx, position: i64) -> Result<(), Error> {
@@ -16,12 +19,20 @@ pub async fn set_trimmed(tx: &mut Tx, position: i64) -> Result<(), Error> {
     Ok(())
 }
 
-/// The hash at a place; none where there is no such place.
-pub async fn any_tenant_hash_at(conn: &mut Conn, position: i64) -> Result<Option<Vec<u8>>, Error> {
-    let found: Option<Option<Vec<u8>>> = on!(conn, |c| {
+/// The first place behind one, of every tenant, whose entry is of these times; none where all are older
+/// or from a clock that was ahead.
+pub async fn any_tenant_first_within(
+    conn: &mut Conn,
+    after: i64,
+    times: RangeInclusive<Timestamp>,
+) -> Result<Option<i64>, Error> {
+    let found: Option<Option<i64>> = on!(conn, |c| {
         audit_events::table
-            .filter(audit_events::position.eq(position))
-            .select(audit_events::hash)
+            .filter(audit_events::position.gt(after))
+            .filter(audit_events::occurred_at.ge(*times.start()))
+            .filter(audit_events::occurred_at.le(*times.end()))
+            .order(audit_events::position)
+            .select(audit_events::position)
             .first(c)
             .await
             .optional()

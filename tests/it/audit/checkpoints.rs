@@ -79,6 +79,16 @@ on_both_engines! {
         b.finish().await;
     }
 
+    async fn a_checkpoint_of_a_time_to_come_puts_nothing_off(engine: Engine) {
+        let (b, beside) = written(engine).await;
+        beside.write(&b, &["ten"]).await;
+        assert!(beside.trail.checkpoint(false).await.unwrap().is_none(), "one was signed lately");
+        let to_come = b.ground.word("4000000000000000", "now() + interval '80 years'");
+        b.ground.execute(&format!("UPDATE audit_checkpoints SET created_at = {to_come}")).await;
+        assert!(beside.trail.checkpoint(false).await.unwrap().is_some());
+        b.finish().await;
+    }
+
     async fn an_orderly_end_leaves_a_checkpoint_of_everything(engine: Engine) {
         let mut b = Broker::start(engine).await;
         let beside = Beside::of(&b).await;

@@ -82,6 +82,9 @@ on_both_engines! {
         let told: Value = serde_json::from_str(&text(&listed)).unwrap();
         let newest = told["checkpoints"].as_array().unwrap().last().unwrap();
         assert!(newest["note"].as_str().unwrap().starts_with("tokenbroker/audit\n"));
+        let last = run(&b, &["checkpoints", "--last", "1", "--json"]).await;
+        let last: Value = serde_json::from_str(&text(&last)).unwrap();
+        assert_eq!(last["checkpoints"], serde_json::json!([newest]));
         let table = run(&b, &["checkpoints"]).await;
         assert!(text(&table).contains(newest["verifier_key"].as_str().unwrap()));
         b.finish().await;

@@ -42,6 +42,22 @@ on_both_engines! {
         b.finish().await;
     }
 
+    async fn the_erasure_of_somebody_else_excuses_nothing(engine: Engine) {
+        let (b, beside) = written(engine).await;
+        let who = Who::system("test", "default");
+        let other = Entry::new(Action::PersonErased, who).on("user", "user_2").detail("owner", "x");
+        let other = beside.record(&b, &other).await;
+        let sql = format!(
+            "UPDATE audit_events SET ip = '', user_agent = '', salt = NULL, erased_by = '{other}'
+             WHERE resource_id = 'five'"
+        );
+        b.ground.execute(&sql).await;
+        let outcome = beside.verify(None).await;
+        assert_eq!(found(&outcome), [(Fault::Changed, place(&b, "five").await)]);
+        assert!(outcome.findings[0].description.contains("somebody else"), "{outcome:?}");
+        b.finish().await;
+    }
+
     async fn another_entry_does_not_pass_for_an_erasure(engine: Engine) {
         let (b, beside) = written(engine).await;
         erase(&b, &beside, Action::AppUpdated).await;

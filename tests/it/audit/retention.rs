@@ -61,6 +61,22 @@ on_both_engines! {
         b.finish().await;
     }
 
+    async fn a_backdated_checkpoint_takes_nothing_along(engine: Engine) {
+        let (b, beside) = aged(engine).await;
+        let long_ago = b.ground.word("0", "to_timestamp(0)");
+        b.ground.execute(&format!("UPDATE audit_checkpoints SET created_at = {long_ago}")).await;
+        assert!(beside.trail.trim(100).await.unwrap() > 0);
+        let outcome = beside.verify(None).await;
+        assert_eq!(outcome.findings, []);
+        assert_eq!(outcome.first_position, place(&b, "ten").await);
+        // Nor do entries that somebody made older: the signature covers when they were written.
+        let sql = format!("UPDATE audit_events SET occurred_at = {long_ago}");
+        b.ground.execute(&sql).await;
+        assert!(beside.trail.trim(100).await.is_err());
+        assert_eq!(beside.verify(None).await.first_position, outcome.first_position);
+        b.finish().await;
+    }
+
     async fn evidence_is_not_trimmed(engine: Engine) {
         let (b, beside) = aged(engine).await;
         let anchor = place(&b, "ten").await - 1;

@@ -75,6 +75,27 @@ on_both_engines! {
         b.finish().await;
     }
 
+    async fn what_retention_took_is_not_passed_over(engine: Engine) {
+        let b = Broker::start(engine).await;
+        let beside = Beside::of(&b).await;
+        beside.write(&b, &["one", "two", "three"]).await;
+        let mut stream = watch(&b.admin, Some(0)).await.unwrap();
+        assert_eq!(next(&mut stream).await.unwrap().0, "one");
+        // Behind wherever the watcher is.
+        b.ground.execute("UPDATE audit_head SET trimmed = position + 1000").await;
+        let ended = async {
+            loop {
+                if let Err(status) = next(&mut stream).await {
+                    return status;
+                }
+            }
+        };
+        assert_eq!(ended.await.code(), Code::OutOfRange);
+        let gone = watch(&b.admin, Some(1)).await.unwrap_err();
+        assert_eq!(gone.code(), Code::OutOfRange);
+        b.finish().await;
+    }
+
     async fn a_revoked_key_stops_watching(engine: Engine) {
         let b = Broker::start(engine).await;
         let auditor = b.caller(Role::Auditor, Constraints::default()).await;

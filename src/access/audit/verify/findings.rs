@@ -67,6 +67,14 @@ pub struct Verification {
     pub last_hash: Vec<u8>,
 }
 
+impl Verification {
+    /// Whether entries up to a place are gone. What else was found stays true when they leave.
+    pub(super) fn misses_up_to(&self, place: i64) -> bool {
+        let mut findings = self.findings.iter();
+        findings.any(|found| found.fault == Fault::Removed && found.position <= place)
+    }
+}
+
 /// Collects findings, a bounded number of them.
 #[derive(Debug, Default)]
 pub(super) struct Findings(Vec<Finding>);
@@ -94,5 +102,26 @@ impl Findings {
         self.0.sort_by_key(|finding| finding.position);
         self.0.truncate(FINDINGS_MAX);
         self.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_is_gone_at_a_place_that_left_may_be_retentions_doing() {
+        let with = |fault, position| {
+            let mut findings = Findings::default();
+            findings.add(fault, position, "", "");
+            Verification {
+                findings: findings.sorted(),
+                ..Verification::default()
+            }
+        };
+        assert!(with(Fault::Removed, 5).misses_up_to(5));
+        assert!(!with(Fault::Removed, 6).misses_up_to(5));
+        assert!(!with(Fault::Changed, 5).misses_up_to(5));
+        assert!(!Verification::default().misses_up_to(5));
     }
 }

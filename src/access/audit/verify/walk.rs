@@ -1,28 +1,26 @@
 //! One walk through the trail.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashSet, VecDeque};
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
+use super::super::Action;
 use super::super::chain::{self, ORIGIN};
 use super::super::checkpoint::{self, Statement};
 use super::super::trail::Trail;
-use super::super::{Action, personal_hash};
 use super::findings::{FINDINGS_MAX, Fault, Findings, Verification};
 use super::links::{self, SUSPECTS_MAX, Suspect};
+use super::personal::Erasures;
 use crate::error::Error;
-use crate::model::{ChainHead, Chained, Checkpoint};
+use crate::model::{ChainHead, Chained, Checkpoint, Timestamp};
 use crate::store;
 
 /// Entries, or checkpoints, of one query.
 const BATCH: i64 = 1_000;
 
 /// After which an entry without a place is a finding.
-const PATIENCE: Duration = Duration::from_secs(60);
-
-/// Erasures that are remembered, so that those of many entries are looked up once.
-const ERASURES_MAX: usize = 10_000;
+pub(super) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Where a walk is, and what it found.
 pub(super) struct Walk<'a> {
@@ -53,8 +51,7 @@ pub(super) struct Walk<'a> {
     disagreed: bool,
     /// The signed entry on what retention removed was met.
     trimming_told: bool,
-    /// Whether these entries tell of an erasure, and in which tenant.
-    erasures: HashMap<String, Option<String>>,
+    erasures: Erasures,
 }
 
 impl<'a> Walk<'a> {
@@ -83,13 +80,13 @@ impl<'a> Walk<'a> {
             agreed: trimmed,
             disagreed: false,
             trimming_told: trimmed == 0,
-            erasures: HashMap::new(),
+            erasures: Erasures::default(),
         }
     }
 
     pub(super) async fn run(mut self, stop: &CancellationToken) -> Result<Verification, Error> {
         let mut conn = self.trail.store.read().await?;
-        let newest = store::audit::checkpoints::newest(&mut conn).await?;
+        let newest = store::audit::checkpoints::newest(&mut conn, i64::MAX).await?;
         self.newest = newest.map_or(0, |newest| newest.position);
         drop(conn);
         self.begin().await?;
@@ -105,7 +102,7 @@ impl<'a> Walk<'a> {
             if batch.is_empty() {
                 break;
             }
-            self.look_up_erasures(&batch).await?;
+            self.erasures.look_up(self.trail, &batch).await?;
             for entry in &batch {
                 self.entry(entry).await?;
             }
@@ -197,7 +194,7 @@ impl<'a> Walk<'a> {
         }
         // What does not fit its hash is a finding as it is.
         if fits != Some(false)
-            && let Some(words) = self.personal_fault(entry)
+            && let Some(words) = self.erasures.fault(&entry.event)
         {
             self.findings.add(Fault::Changed, position, id, words);
         }
@@ -237,66 +234,6 @@ impl<'a> Walk<'a> {
         let statement = checkpoint::read_trimmed(note, &self.trail.verifiers);
         self.trimming_told =
             statement.is_some_and(|read| read.signer.is_some() && read.position == self.first - 1);
-    }
-
-    // ---- personal data ----
-
-    async fn look_up_erasures(&mut self, batch: &[Chained]) -> Result<(), Error> {
-        if self.erasures.len() > ERASURES_MAX {
-            self.erasures.clear();
-        }
-        let unknown: HashSet<&String> = batch
-            .iter()
-            .filter_map(|entry| entry.event.erased_by.as_ref())
-            .filter(|id| !self.erasures.contains_key(*id))
-            .collect();
-        if unknown.is_empty() {
-            return Ok(());
-        }
-        let ids: Vec<String> = unknown.into_iter().cloned().collect();
-        let mut conn = self.trail.store.read().await?;
-        let found = store::audit::reading::any_tenant_of(&mut conn, &ids).await?;
-        drop(conn);
-        let lately = self.trail.clock.now().minus(PATIENCE);
-        self.erasures.extend(ids.into_iter().map(|id| (id, None)));
-        for erasure in found {
-            let event = erasure.event;
-            let tells = event.action == Action::PersonErased.as_str()
-                && event.success
-                // One that was written just now gets its place in a moment.
-                && (erasure.position.is_some() || event.occurred_at >= lately);
-            self.erasures
-                .insert(event.id, tells.then_some(event.tenant));
-        }
-        Ok(())
-    }
-
-    /// What is wrong with address and program, which the chain covers by their hash alone.
-    fn personal_fault(&self, entry: &Chained) -> Option<&'static str> {
-        let event = &entry.event;
-        match (&event.salt, &event.erased_by) {
-            (Some(salt), None) => {
-                let hash = personal_hash(salt, &event.ip, &event.user_agent);
-                (hash.as_slice() != event.personal_hash)
-                    .then_some("the address or the program of the entry was changed")
-            }
-            (Some(_), Some(_)) => {
-                Some("the entry is marked as erased, and has an address or a program")
-            }
-            (None, _) if !event.ip.is_empty() || !event.user_agent.is_empty() => {
-                Some("the address or the program of the entry was changed")
-            }
-            (None, None) => {
-                Some("the address and the program of the entry were taken away without an erasure")
-            }
-            (None, Some(erasure)) => {
-                let told = self.erasures.get(erasure).and_then(Option::as_ref);
-                (told != Some(&event.tenant)).then_some(
-                    "the address and the program of the entry are gone, and no entry in the chain \
-                     tells of that erasure",
-                )
-            }
-        }
     }
 
     // ---- checkpoints ----
@@ -402,6 +339,7 @@ impl<'a> Walk<'a> {
         }
         let mut conn = self.trail.store.read().await?;
         let head = store::audit::chain::head(&mut conn).await?;
+        drop(conn);
         if let Some(head) = head
             && head.position < last
         {
@@ -411,15 +349,32 @@ impl<'a> Walk<'a> {
             );
             self.findings.add(Fault::Changed, last, "", words);
         }
-        let long_ago = self.trail.clock.now().minus(PATIENCE);
-        let most = i64::try_from(FINDINGS_MAX).unwrap_or(i64::MAX);
-        let waiting =
-            store::audit::chain::any_tenant_unchained_since(&mut conn, long_ago, most).await?;
-        for (id, since) in waiting {
+        self.unchained().await
+    }
+
+    /// Entries that stay without a place. What is counted is of the time of its last event and written
+    /// later, so old entries may be new: they get the chance of one more round.
+    async fn unchained(&mut self) -> Result<(), Error> {
+        let waiting = self.waiting().await?;
+        if waiting.is_empty() {
+            return Ok(());
+        }
+        if let Err(error) = self.trail.chain().await {
+            crate::error::log(&error);
+        }
+        let still: HashSet<_> = self.waiting().await?.into_iter().collect();
+        for (id, since) in waiting.into_iter().filter(|one| still.contains(one)) {
             let words = format!("the entry of {since} has no place in the chain yet");
             self.findings.add(Fault::Unchained, 0, &id, words);
         }
         Ok(())
+    }
+
+    async fn waiting(&self) -> Result<Vec<(String, Timestamp)>, Error> {
+        let long_ago = self.trail.clock.now().minus(PATIENCE);
+        let most = i64::try_from(FINDINGS_MAX).unwrap_or(i64::MAX);
+        let mut conn = self.trail.store.read().await?;
+        Ok(store::audit::chain::any_tenant_unchained_since(&mut conn, long_ago, most).await?)
     }
 
     fn known_to(&self) -> i64 {
