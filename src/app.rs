@@ -21,6 +21,7 @@ use crate::broker::{
 };
 use crate::clock::Clock;
 use crate::config::Config;
+use crate::crypto::Keyring;
 use crate::freshness::Freshness;
 use crate::grpc::administration;
 use crate::grpc::client_registry::ClientRegistryService;
@@ -117,20 +118,17 @@ pub async fn start(config: Config, clock: Clock) -> Result<Running, StartError> 
         ),
         Jwts::new(&config.access.jwt, clock.clone(), Arc::clone(&limits))?,
     ));
-    let http = http(&config, &clock)?;
-    let registry = Arc::new(Registry::new(
-        store.clone(),
-        keyring.clone(),
-        clock.clone(),
-        http.clone(),
-        config.web.public_url.clone(),
-        Arc::clone(&poke),
-    ));
-    let vault = Vault::new(keyring.clone(), config.refresh.clone());
     let cache = Arc::new(TokenCache::new(
         config.cache.capacity,
         Arc::clone(&freshness),
     ));
+    let Accounts {
+        http,
+        registry,
+        vault,
+        authorizations,
+        connections,
+    } = Accounts::new(&config, &store, &keyring, &clock, &cache, &poke)?;
     let journal = Journal::open(&config.journal.dir, keyring.clone())
         .map_err(|error| StartError::Other(error.into()))?;
     let refresher = Arc::new(Refresher::new(refresh::Parts {
@@ -138,7 +136,7 @@ pub async fn start(config: Config, clock: Clock) -> Result<Running, StartError> 
         clock: clock.clone(),
         vault: vault.clone(),
         registry: Arc::clone(&registry),
-        http: http.clone(),
+        http,
         journal,
         config: config.refresh.clone(),
         tasks: tasks.clone(),
@@ -162,25 +160,6 @@ pub async fn start(config: Config, clock: Clock) -> Result<Running, StartError> 
         Arc::clone(&metrics),
         config.refresh.rejected_report_interval,
     ));
-    let authorizations = Arc::new(Authorizations::new(
-        store.clone(),
-        vault.clone(),
-        clock.clone(),
-        http.clone(),
-        Arc::clone(&registry),
-        config.authorizations.clone(),
-        config.web.public_url.clone(),
-        Arc::clone(&poke),
-    ));
-    let connections = Arc::new(Connections::new(
-        store.clone(),
-        vault.clone(),
-        clock.clone(),
-        http,
-        Arc::clone(&registry),
-        Arc::clone(&cache),
-        Arc::clone(&poke),
-    ));
     let users = Arc::new(Users::new(
         store.clone(),
         keyring.clone(),
@@ -198,6 +177,7 @@ pub async fn start(config: Config, clock: Clock) -> Result<Running, StartError> 
     let persons = Arc::new(Persons::new(
         store.clone(),
         clock.clone(),
+        Arc::clone(&authorizations),
         Arc::clone(&connections),
         Arc::clone(&trail),
     ));
@@ -295,7 +275,7 @@ pub async fn start(config: Config, clock: Clock) -> Result<Running, StartError> 
             tasks: tasks.clone(),
         },
     };
-    let listening = server::serve(grpc_listener, web_listener, services, &config.grpc, tls)?;
+    let listening = server::serve(grpc_listener, web_listener, services, &config, tls)?;
     listening.ready().await;
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
@@ -352,6 +332,63 @@ fn http(config: &Config, clock: &Clock) -> Result<Http, StartError> {
     Ok(http.with_clock(clock.clone()))
 }
 
+/// What connects accounts and ends that, of the service and of the command line.
+struct Accounts {
+    http: Http,
+    registry: Arc<Registry>,
+    vault: Vault,
+    authorizations: Arc<Authorizations>,
+    connections: Arc<Connections>,
+}
+
+impl Accounts {
+    fn new(
+        config: &Config,
+        store: &Store,
+        keyring: &Keyring,
+        clock: &Clock,
+        cache: &Arc<TokenCache>,
+        poke: &Arc<Notify>,
+    ) -> Result<Self, StartError> {
+        let http = http(config, clock)?;
+        let vault = Vault::new(keyring.clone(), config.refresh.clone());
+        let registry = Arc::new(Registry::new(
+            store.clone(),
+            keyring.clone(),
+            clock.clone(),
+            http.clone(),
+            config.web.public_url.clone(),
+            Arc::clone(poke),
+        ));
+        let authorizations = Arc::new(Authorizations::new(
+            store.clone(),
+            vault.clone(),
+            clock.clone(),
+            http.clone(),
+            Arc::clone(&registry),
+            config.authorizations.clone(),
+            config.web.public_url.clone(),
+            Arc::clone(poke),
+        ));
+        let connections = Arc::new(Connections::new(
+            store.clone(),
+            vault.clone(),
+            clock.clone(),
+            http.clone(),
+            Arc::clone(&registry),
+            Arc::clone(cache),
+            Arc::clone(poke),
+        ));
+        Ok(Self {
+            http,
+            registry,
+            vault,
+            authorizations,
+            connections,
+        })
+    }
+}
+
 /// What is held about persons, for the command line: connections end as they do in the service, which
 /// hears of it where it runs beside.
 ///
@@ -359,32 +396,17 @@ fn http(config: &Config, clock: &Clock) -> Result<Http, StartError> {
 /// [`StartError`] when the keys can't be read.
 pub fn persons(config: &Config, store: &Store, clock: &Clock) -> Result<Persons, StartError> {
     let keyring = bootstrap::keyring(config)?;
-    let http = http(config, clock)?;
     let poke = Arc::new(Notify::new());
     let freshness = Arc::new(Freshness::new(config.cache.max_staleness));
-    let registry = Arc::new(Registry::new(
-        store.clone(),
-        keyring.clone(),
-        clock.clone(),
-        http.clone(),
-        config.web.public_url.clone(),
-        Arc::clone(&poke),
-    ));
-    let connections = Connections::new(
-        store.clone(),
-        Vault::new(keyring.clone(), config.refresh.clone()),
-        clock.clone(),
-        http,
-        registry,
-        Arc::new(TokenCache::new(1, freshness)),
-        poke,
-    );
+    let cache = Arc::new(TokenCache::new(1, freshness));
+    let accounts = Accounts::new(config, store, &keyring, clock, &cache, &poke)?;
     let stopping = CancellationToken::new();
     let trail = Trail::new(store.clone(), keyring, clock.clone(), config, stopping);
     Ok(Persons::new(
         store.clone(),
         clock.clone(),
-        Arc::new(connections),
+        accounts.authorizations,
+        accounts.connections,
         Arc::new(trail),
     ))
 }

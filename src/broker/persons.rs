@@ -1,12 +1,14 @@
 //! What is held about one person, across all tables: exported as one document, and erased.
 
 mod export;
+mod sign_ins;
 
 use std::sync::Arc;
 
-use super::Connections;
 use super::connections::ProviderRevocation;
-use crate::access::audit::{self, Action, Entry, Trail};
+use super::{Authorizations, Connections};
+use crate::access::audit::{self, Action, Entry, Trail, Who};
+use crate::access::users::require_over;
 use crate::access::{Caller, Permission};
 use crate::clock::Clock;
 use crate::error::{Error, Resource};
@@ -15,8 +17,12 @@ use crate::store::{self, Store, transact};
 
 /// Connections and authorisations taken at a time.
 const BATCH: i64 = 100;
+/// Ids looked for in the trail at a time.
+const CHUNK: usize = 100;
 /// Log rows reduced in one transaction.
 const LOG_BATCH: i64 = 1_000;
+/// How often an owner is looked through for what came meanwhile.
+const ROUNDS_MAX: usize = 10;
 
 /// Whose data is meant.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,7 +38,8 @@ pub enum Subject {
 pub struct Erased {
     /// Connections.
     pub connections: i64,
-    /// Of those, how many tokens the provider could not be told to revoke.
+    /// How often the provider could not be told to revoke tokens, of those or of what was on its way
+    /// to be one.
     pub unrevoked: i64,
     /// Sessions.
     pub sessions: i64,
@@ -46,21 +53,25 @@ pub struct Erased {
 pub struct Persons {
     store: Store,
     clock: Clock,
+    authorizations: Arc<Authorizations>,
     connections: Arc<Connections>,
     trail: Arc<Trail>,
 }
 
 impl Persons {
-    /// Over a store; `connections` ends those of a person, `trail` knows what they did.
+    /// Over a store; `authorizations` and `connections` end those of a person, `trail` knows what they
+    /// did.
     pub fn new(
         store: Store,
         clock: Clock,
+        authorizations: Arc<Authorizations>,
         connections: Arc<Connections>,
         trail: Arc<Trail>,
     ) -> Self {
         Self {
             store,
             clock,
+            authorizations,
             connections,
             trail,
         }
@@ -71,7 +82,8 @@ impl Persons {
     /// then. After an error part of it is done: call it again, which goes on where it ended.
     ///
     /// # Errors
-    /// [`Error::NotFound`] for the user, [`Error::PermissionDenied`], or the store's. A provider that
+    /// [`Error::NotFound`] for the user, [`Error::PermissionDenied`]; [`Error::Unavailable`] when
+    /// accounts are being connected for the owner faster than they end; or the store's. A provider that
     /// could not be told to revoke is none: it is in the answer.
     pub async fn erase(
         &self,
@@ -81,32 +93,27 @@ impl Persons {
     ) -> Result<Erased, Error> {
         let (person, owns) = self.person(caller, subject).await?;
         let tenant = &caller.tenant;
-        let mut conn = self.store.read().await?;
-        let held = store::persons::amounts(&mut conn, tenant, &person).await?;
-        drop(conn);
         let mut erased = Erased {
-            connections: if owns { held.connections } else { 0 },
-            sessions: held.sessions,
-            user: person.user_id.is_some(),
+            user: person.user.is_some(),
             ..Erased::default()
         };
         if validate_only {
+            let mut conn = self.store.read().await?;
+            let held = store::persons::amounts(&mut conn, tenant, &person).await?;
+            erased.connections = if owns { held.connections } else { 0 };
+            erased.sessions = held.sessions;
             return Ok(erased);
         }
         let entry = self.begin(caller, &person, owns, &mut erased).await?;
         if owns {
-            erased.connections = 0;
-            self.end_connections(caller, &person.owner, &mut erased)
-                .await?;
-            self.forget_authorizations(tenant, &person.owner, &entry, &mut erased)
+            self.end_all(caller, &person.owner, &entry, &mut erased)
                 .await?;
         }
-        if let Some(user_id) = &person.user_id {
-            let ids = std::slice::from_ref(user_id);
-            erased.log_rows += self.reduce_trail(tenant, ids, &entry).await?;
+        if let Some(user_id) = person.user_id() {
+            self.forget_sign_ins(tenant, user_id, &entry, &mut erased)
+                .await?;
         }
-        self.finish(caller, &person, &erased).await?;
-        Ok(erased)
+        self.finish(caller, &person, &entry, erased).await
     }
 
     /// The person, and whether the connections of that owner are theirs: a softly deleted user's owner
@@ -133,6 +140,10 @@ impl Persons {
             }
             Subject::Owner(_) => return Err(Error::PermissionDenied(permission.name())),
         };
+        if let Some(user) = &person.user {
+            // The export as well: what somebody did reaches beyond the owners that the caller is allowed.
+            require_over(caller, user).map_err(|_| Error::PermissionDenied(permission.name()))?;
+        }
         let taken = store::persons::is_owner_taken(&mut conn, tenant, &person).await?;
         Ok((person, !taken))
     }
@@ -149,7 +160,7 @@ impl Persons {
         let tenant = &caller.tenant;
         let (entry, reduced) = transact!(self.store, |tx| {
             let now = self.clock.now();
-            if let Some(user_id) = &person.user_id {
+            if let Some(user_id) = person.user_id() {
                 store::persons::lock_out(&mut tx, tenant, user_id, now).await?;
                 store::sessions::revoke_all_of(&mut tx, tenant, user_id, None, "erased", now)
                     .await?;
@@ -159,11 +170,47 @@ impl Persons {
             } else {
                 0
             };
-            let entry = entry(caller, person).detail("step", "begun");
+            let mut entry = entry(Action::PersonErased, caller, person).detail("step", "begun");
+            if owns {
+                // Verification takes nobody else's entries for theirs.
+                entry = entry.detail("owner", &person.owner);
+            }
             Ok((audit::record(&mut tx, &entry, now).await?, reduced))
         })?;
         erased.log_rows += count(reduced);
         Ok(entry)
+    }
+
+    /// Ends what an owner has: open authorisations first, since one of them that is finished meanwhile
+    /// makes a connection, and all of it again until nothing was there any more.
+    async fn end_all(
+        &self,
+        caller: &Caller,
+        owner: &str,
+        entry: &str,
+        erased: &mut Erased,
+    ) -> Result<(), Error> {
+        let (tenant, who) = (&caller.tenant, Who::from(caller));
+        for _ in 0..ROUNDS_MAX {
+            let closed = self
+                .authorizations
+                .close_all_of(&who, tenant, owner)
+                .await?;
+            erased.unrevoked += closed.unrevoked;
+            let before = erased.connections;
+            self.end_connections(caller, owner, erased).await?;
+            let forgotten = self
+                .forget_authorizations(tenant, owner, entry, erased)
+                .await?;
+            if closed.authorizations == 0 && erased.connections == before && forgotten == 0 {
+                return Ok(());
+            }
+        }
+        Err(Error::Unavailable(
+            "accounts of the person are still being connected; have that stopped, and erase again"
+                .to_owned(),
+            None,
+        ))
     }
 
     async fn end_connections(
@@ -197,26 +244,57 @@ impl Persons {
         }
     }
 
-    /// Deletes the authorisations of an owner, after what their browsers left in the trail.
+    /// Deletes the finished authorisations of an owner, after what their browsers left in the trail; how
+    /// many.
     async fn forget_authorizations(
         &self,
         tenant: &str,
         owner: &str,
         entry: &str,
         erased: &mut Erased,
-    ) -> Result<(), Error> {
+    ) -> Result<i64, Error> {
+        let mut forgotten = 0;
         loop {
             let mut conn = self.store.read().await?;
             let ids = store::persons::authorization_ids(&mut conn, tenant, owner, BATCH).await?;
             drop(conn);
             if ids.is_empty() {
-                return Ok(());
+                return Ok(forgotten);
             }
             erased.log_rows += self.reduce_trail(tenant, &ids, entry).await?;
-            transact!(self.store, |tx| {
-                Ok(store::persons::delete_authorizations(&mut tx, tenant, &ids).await?)
-            })?;
+            forgotten += self.delete_authorizations(tenant, &ids).await?;
         }
+    }
+
+    async fn delete_authorizations(&self, tenant: &str, ids: &[String]) -> Result<i64, Error> {
+        transact!(self.store, |tx| {
+            let deleted = store::persons::delete_authorizations(&mut tx, tenant, ids).await?;
+            Ok(count(deleted))
+        })
+    }
+
+    /// Takes from the trail what a user did and what was tried on their sessions, and deletes the
+    /// authorisations that they signed in with.
+    async fn forget_sign_ins(
+        &self,
+        tenant: &str,
+        user_id: &str,
+        entry: &str,
+        erased: &mut Erased,
+    ) -> Result<(), Error> {
+        let sign_ins = self.sign_ins(tenant, user_id).await?;
+        erased.sessions = sign_ins.kept;
+        let authorizations = Vec::from_iter(sign_ins.authorizations);
+        let mut ids = vec![user_id.to_owned()];
+        ids.extend(sign_ins.sessions);
+        ids.extend_from_slice(&authorizations);
+        for ids in ids.chunks(CHUNK) {
+            erased.log_rows += self.reduce_trail(tenant, ids, entry).await?;
+        }
+        for ids in authorizations.chunks(CHUNK) {
+            self.delete_authorizations(tenant, ids).await?;
+        }
+        Ok(())
     }
 
     /// Clears address and program of the entries of these ids; how many that were.
@@ -235,26 +313,50 @@ impl Persons {
         }
     }
 
-    async fn finish(&self, caller: &Caller, person: &Person, erased: &Erased) -> Result<(), Error> {
+    /// Removes the user. `begun` is the entry that tells of the erasure.
+    async fn finish(
+        &self,
+        caller: &Caller,
+        person: &Person,
+        begun: &str,
+        erased: Erased,
+    ) -> Result<Erased, Error> {
         transact!(self.store, |tx| {
-            if let Some(user_id) = &person.user_id {
-                store::users::remove(&mut tx, &caller.tenant, user_id).await?;
+            let mut erased = erased;
+            let tenant = &caller.tenant;
+            if let Some(user_id) = person.user_id() {
+                store::users::remove(&mut tx, tenant, user_id).await?;
             }
-            let entry = entry(caller, person)
+            let entry = entry(Action::PersonErased, caller, person)
                 .detail("step", "finished")
                 .detail("connections", erased.connections)
                 .detail("unrevoked_at_provider", erased.unrevoked)
                 .detail("sessions", erased.sessions)
                 .detail("log_rows", erased.log_rows);
             audit::record(&mut tx, &entry, self.clock.now()).await?;
-            Ok(())
+            if let Some(user_id) = person.user_id() {
+                // What was written of them meanwhile, this entry too where they erase themselves. From
+                // here on the user is gone, and counts held in memory are written without address.
+                let ids = [user_id.to_owned()];
+                loop {
+                    let reduce =
+                        store::audit::erase_personal(&mut tx, tenant, &ids, begun, LOG_BATCH);
+                    let rows = reduce.await?;
+                    if rows == 0 {
+                        break;
+                    }
+                    erased.log_rows += count(rows);
+                }
+            }
+            Ok(erased)
         })
     }
 }
 
-fn entry(caller: &Caller, person: &Person) -> Entry {
-    let entry = Entry::new(Action::PersonErased, caller);
-    match &person.user_id {
+/// Something that was done with all of a person's data.
+fn entry(action: Action, caller: &Caller, person: &Person) -> Entry {
+    let entry = Entry::new(action, caller);
+    match person.user_id() {
         Some(user_id) => entry.on("user", user_id),
         None => entry.on("owner", &person.owner),
     }

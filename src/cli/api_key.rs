@@ -9,7 +9,7 @@ use secrecy::ExposeSecret as _;
 use serde_json::json;
 use zeroize::Zeroizing;
 
-use super::{Failure, Missing, Opened, note, open, print, table};
+use super::{Failure, Missing, Opened, check_constraints, note, open, print, table};
 use crate::access::ApiKeys;
 use crate::access::api_keys::{MAX_OVERLAP, NewApiKey, is_tenant};
 use crate::access::bearer::BearerSecret;
@@ -179,7 +179,13 @@ impl ApiKey {
     pub(super) async fn run(self, config: Config) -> Result<(), Failure> {
         let missing = match &self.step {
             Step::Create(create) => {
-                create.check()?;
+                let Create {
+                    apps,
+                    owners,
+                    providers,
+                    ..
+                } = create;
+                check_constraints("--", apps, owners, providers)?;
                 Missing::Make
             }
             Step::Revoke(Revoke { id }) | Step::Rotate(Rotate { id, .. }) => {
@@ -208,27 +214,6 @@ impl ApiKey {
 }
 
 impl Create {
-    /// What would make a key that is allowed nothing, or nothing that was meant.
-    fn check(&self) -> Result<(), Failure> {
-        let fault = |text: String| Err(Failure::Usage(text));
-        if let Some(app) = self.apps.iter().find(|app| !IdKind::App.matches(app)) {
-            return fault(format!("--app: {app:?} is not an app's id (app_…)"));
-        }
-        let star_within = |owner: &&String| {
-            let plain = owner.strip_suffix('*').unwrap_or(owner);
-            owner.is_empty() || plain.contains('*')
-        };
-        if let Some(owner) = self.owners.iter().find(star_within) {
-            return fault(format!(
-                "--owner: {owner:?} is not an owner, nor one with a single * at its end"
-            ));
-        }
-        if self.providers.iter().any(String::is_empty) {
-            return fault("--provider: an id such as github is needed".to_owned());
-        }
-        Ok(())
-    }
-
     async fn run(self, keys: &ApiKeys, now: Timestamp) -> Result<(), Failure> {
         let (key, secret) = keys
             .create(NewApiKey {

@@ -22,6 +22,7 @@ use clap::{Parser, Subcommand};
 
 use crate::bootstrap::{self, StartError};
 use crate::config::{Config, Engine, Sources};
+use crate::model::IdKind;
 use crate::store::{Store, migrate as schema};
 
 const EXAMPLES: &str = "\
@@ -63,7 +64,7 @@ enum Command {
     CheckConfig(check_config::CheckConfig),
     /// Bring the database's schema to this version, back, or say how it stands
     Migrate(migrate::Migrate),
-    /// Make, list and revoke the keys that callers authenticate with
+    /// Make, list, rotate and revoke the keys that callers authenticate with
     ApiKey(api_key::ApiKey),
     /// Verify, export and show the checkpoints of the audit trail
     Audit(audit::Audit),
@@ -226,6 +227,32 @@ fn make_keys(config: &Config) -> Result<(), Failure> {
             "made the key file {}; keep a copy of it, apart from the database's backups",
             file.display()
         ));
+    }
+    Ok(())
+}
+
+/// Refuses constraints that would allow nothing, or not what was meant. The options begin with `prefix`.
+fn check_constraints(
+    prefix: &str,
+    apps: &[String],
+    owners: &[String],
+    providers: &[String],
+) -> Result<(), Failure> {
+    let fault = |text: String| Err(Failure::Usage(text));
+    if let Some(app) = apps.iter().find(|app| !IdKind::App.matches(app)) {
+        return fault(format!("{prefix}app: {app:?} is not an app's id (app_…)"));
+    }
+    let star_within = |owner: &&String| {
+        let plain = owner.strip_suffix('*').unwrap_or(owner);
+        owner.is_empty() || plain.contains('*')
+    };
+    if let Some(owner) = owners.iter().find(star_within) {
+        return fault(format!(
+            "{prefix}owner: {owner:?} is not an owner, nor one with a single * at its end"
+        ));
+    }
+    if providers.iter().any(String::is_empty) {
+        return fault(format!("{prefix}provider: an id such as github is needed"));
     }
     Ok(())
 }

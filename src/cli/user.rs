@@ -10,7 +10,7 @@ use serde_json::json;
 use tokio::sync::Notify;
 use zeroize::Zeroizing;
 
-use super::{Failure, Missing, Opened, note, open, print, table};
+use super::{Failure, Missing, Opened, check_constraints, note, open, print, table};
 use crate::access::api_keys::is_tenant;
 use crate::access::users::{NewUser, UserFilter, UserName};
 use crate::access::{Caller, Users};
@@ -213,7 +213,13 @@ impl User {
     pub(super) async fn run(self, config: Config) -> Result<(), Failure> {
         let (place, missing) = match &self.step {
             Step::Create(create) => {
-                create.check()?;
+                let Create {
+                    apps,
+                    owners,
+                    providers,
+                    ..
+                } = create;
+                check_constraints("--allow-", apps, owners, providers)?;
                 (&create.place, Missing::Make)
             }
             Step::List(list) => (&list.place, Missing::Refuse),
@@ -266,27 +272,6 @@ impl User {
 }
 
 impl Create {
-    /// What would make a user who is allowed nothing, or nothing that was meant.
-    fn check(&self) -> Result<(), Failure> {
-        let fault = |text: String| Err(Failure::Usage(text));
-        if let Some(app) = self.apps.iter().find(|app| !IdKind::App.matches(app)) {
-            return fault(format!("--allow-app: {app:?} is not an app's id (app_…)"));
-        }
-        let star_within = |owner: &&String| {
-            let plain = owner.strip_suffix('*').unwrap_or(owner);
-            owner.is_empty() || plain.contains('*')
-        };
-        if let Some(owner) = self.owners.iter().find(star_within) {
-            return fault(format!(
-                "--allow-owner: {owner:?} is not an owner, nor one with a single * at its end"
-            ));
-        }
-        if self.providers.iter().any(String::is_empty) {
-            return fault("--allow-provider: an id such as github is needed".to_owned());
-        }
-        Ok(())
-    }
-
     async fn run(self, users: &Users, caller: &Caller) -> Result<(), Failure> {
         let new = NewUser {
             email: self.email,

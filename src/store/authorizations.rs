@@ -13,6 +13,20 @@ use crate::model::{
     AuthorizationState, RefreshPolicy, Sealed, Timestamp, Visit,
 };
 
+/// The states that something is still to happen in.
+const OPEN: [&str; 3] = [
+    AuthorizationState::Pending.as_str(),
+    AuthorizationState::Exchanged.as_str(),
+    AuthorizationState::AwaitingConfirmation.as_str(),
+];
+
+/// The states that nothing leaves.
+pub(super) const FINISHED: [&str; 3] = [
+    AuthorizationState::Succeeded.as_str(),
+    AuthorizationState::Failed.as_str(),
+    AuthorizationState::Expired.as_str(),
+];
+
 #[derive(AsChangeset, Insertable, Queryable, Selectable)]
 #[diesel(table_name = authorizations, treat_none_as_null = true)]
 #[diesel(check_for_backend(diesel::pg::Pg, diesel::sqlite::Sqlite))]
@@ -196,6 +210,45 @@ pub async fn of_owner(
     rows.into_iter().map(Authorization::try_from).collect()
 }
 
+/// An owner's authorisations that are not finished, behind the id `after`, in the order of their ids.
+pub async fn open_of_owner(
+    conn: &mut Conn,
+    tenant: &str,
+    owner: &str,
+    after: &str,
+    limit: i64,
+) -> Result<Vec<Authorization>, Error> {
+    let rows: Vec<AuthorizationRow> = on!(conn, |c| {
+        let query = authorizations::table
+            .filter(authorizations::tenant.eq(tenant))
+            .filter(authorizations::owner.eq(owner))
+            .filter(authorizations::state.eq_any(OPEN))
+            .filter(authorizations::id.gt(after))
+            .order(authorizations::id)
+            .limit(limit)
+            .select(AuthorizationRow::as_select());
+        query.load(c).await
+    })?;
+    rows.into_iter().map(Authorization::try_from).collect()
+}
+
+/// The authorisations of these ids, as far as there are any.
+pub async fn of_ids(
+    conn: &mut Conn,
+    tenant: &str,
+    ids: &[String],
+) -> Result<Vec<Authorization>, Error> {
+    let rows: Vec<AuthorizationRow> = on!(conn, |c| {
+        let query = authorizations::table
+            .filter(authorizations::tenant.eq(tenant))
+            .filter(authorizations::id.eq_any(ids))
+            .order(authorizations::id)
+            .select(AuthorizationRow::as_select());
+        query.load(c).await
+    })?;
+    rows.into_iter().map(Authorization::try_from).collect()
+}
+
 /// How many of an owner's authorisations wait for consent.
 pub async fn pending_count(conn: &mut Conn, tenant: &str, owner: &str) -> Result<i64, Error> {
     let query = authorizations::table
@@ -207,13 +260,19 @@ pub async fn pending_count(conn: &mut Conn, tenant: &str, owner: &str) -> Result
     Ok(on!(conn, |c| query.get_result(c).await)?)
 }
 
-/// How many sign-ins through an app wait for consent.
-pub async fn pending_sign_ins(conn: &mut Conn, tenant: &str, app_id: &str) -> Result<i64, Error> {
+/// How many sign-ins through an app that were begun after a time wait for consent.
+pub async fn pending_sign_ins(
+    conn: &mut Conn,
+    tenant: &str,
+    app_id: &str,
+    after: Timestamp,
+) -> Result<i64, Error> {
     let query = authorizations::table
         .filter(authorizations::tenant.eq(tenant))
         .filter(authorizations::app_id.eq(app_id))
         .filter(authorizations::intent.eq(AuthorizationIntent::SignIn.as_str()))
         .filter(authorizations::state.eq(AuthorizationState::Pending.as_str()))
+        .filter(authorizations::created_at.gt(after))
         .count();
     Ok(on!(conn, |c| query.get_result(c).await)?)
 }
@@ -226,14 +285,9 @@ pub async fn any_tenant_stray(
     exchanged_before: Timestamp,
     limit: i64,
 ) -> Result<Vec<Authorization>, Error> {
-    let open = [
-        AuthorizationState::Pending.as_str(),
-        AuthorizationState::Exchanged.as_str(),
-        AuthorizationState::AwaitingConfirmation.as_str(),
-    ];
     let rows: Vec<AuthorizationRow> = on!(conn, |c| {
         let query = authorizations::table
-            .filter(authorizations::state.eq_any(open))
+            .filter(authorizations::state.eq_any(OPEN))
             .filter(
                 authorizations::expires_at.le(now).or(authorizations::state
                     .eq(AuthorizationState::Exchanged.as_str())
@@ -253,13 +307,8 @@ pub async fn any_tenant_prune(
     before: Timestamp,
     limit: i64,
 ) -> Result<usize, Error> {
-    let finished = [
-        AuthorizationState::Succeeded.as_str(),
-        AuthorizationState::Failed.as_str(),
-        AuthorizationState::Expired.as_str(),
-    ];
     let query = authorizations::table
-        .filter(authorizations::state.eq_any(finished))
+        .filter(authorizations::state.eq_any(FINISHED))
         .filter(authorizations::updated_at.lt(before))
         .limit(limit)
         .select(authorizations::id);

@@ -3,18 +3,26 @@
 use diesel::prelude::*;
 use diesel_async::RunQueryDsl;
 
-use super::Error;
+use super::authorizations::FINISHED;
 use super::pool::{Conn, Tx, on};
-use super::schema::{authorizations, connections, refresh_attempts, sessions, users};
-use crate::model::{Timestamp, UserState};
+use super::schema::{authorizations, connections, refresh_attempts, sessions};
+use super::{Error, users};
+use crate::model::{Timestamp, User, UserState};
 
 /// Who a person is in these tables.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Person {
     /// The user, deleted ones too; none where only connections name the person.
-    pub user_id: Option<String>,
+    pub user: Option<User>,
     /// Whose connections are theirs.
     pub owner: String,
+}
+
+impl Person {
+    /// The user's id.
+    pub fn user_id(&self) -> Option<&str> {
+        self.user.as_ref().map(|user| user.id.as_str())
+    }
 }
 
 /// How much is held.
@@ -24,8 +32,6 @@ pub struct Amounts {
     pub connections: i64,
     /// Sessions, those that ended too.
     pub sessions: i64,
-    /// Authorisations.
-    pub authorizations: i64,
 }
 
 /// The person that a user is; softly deleted users too.
@@ -34,40 +40,25 @@ pub async fn of_user(
     tenant: &str,
     user_id: &str,
 ) -> Result<Option<Person>, Error> {
-    let query = users::table
-        .find(user_id)
-        .filter(users::tenant.eq(tenant))
-        .select(users::owner);
-    let owner: Option<String> = on!(conn, |c| query.first(c).await.optional())?;
-    Ok(owner.map(|owner| Person {
-        user_id: Some(user_id.to_owned()),
-        owner,
+    let found = users::find_ever(conn, tenant, user_id).await?;
+    Ok(found.map(|user| Person {
+        owner: user.owner.clone(),
+        user: Some(user),
     }))
 }
 
 /// The person that an owner is, with their user where there is one.
 pub async fn of_owner(conn: &mut Conn, tenant: &str, owner: &str) -> Result<Person, Error> {
-    let query = users::table
-        .filter(users::tenant.eq(tenant))
-        .filter(users::owner.eq(owner))
-        .filter(users::deleted_at.is_null())
-        .select(users::id);
     Ok(Person {
-        user_id: on!(conn, |c| query.first(c).await.optional())?,
+        user: users::find_by_owner(conn, tenant, owner).await?,
         owner: owner.to_owned(),
     })
 }
 
 /// Whether another user, who is not deleted, has this owner now: then connections are theirs.
 pub async fn is_owner_taken(conn: &mut Conn, tenant: &str, person: &Person) -> Result<bool, Error> {
-    let query = users::table
-        .filter(users::tenant.eq(tenant))
-        .filter(users::owner.eq(&person.owner))
-        .filter(users::deleted_at.is_null())
-        .filter(users::id.ne(person.user_id.clone().unwrap_or_default()))
-        .count();
-    let others: i64 = on!(conn, |c| query.get_result(c).await)?;
-    Ok(others > 0)
+    let holder = users::find_by_owner(conn, tenant, &person.owner).await?;
+    Ok(holder.is_some_and(|holder| Some(holder.id.as_str()) != person.user_id()))
 }
 
 /// How much is held of a person.
@@ -76,18 +67,13 @@ pub async fn amounts(conn: &mut Conn, tenant: &str, person: &Person) -> Result<A
         .filter(connections::tenant.eq(tenant))
         .filter(connections::owner.eq(&person.owner))
         .count();
-    let begun = authorizations::table
-        .filter(authorizations::tenant.eq(tenant))
-        .filter(authorizations::owner.eq(&person.owner))
-        .count();
     let signed_in = sessions::table
         .filter(sessions::tenant.eq(tenant))
-        .filter(sessions::user_id.eq(person.user_id.clone().unwrap_or_default()))
+        .filter(sessions::user_id.eq(person.user_id().unwrap_or_default()))
         .count();
     Ok(Amounts {
         connections: on!(conn, |c| owned.get_result(c).await)?,
         sessions: on!(conn, |c| signed_in.get_result(c).await)?,
-        authorizations: on!(conn, |c| begun.get_result(c).await)?,
     })
 }
 
@@ -109,7 +95,8 @@ pub async fn connection_ids(
     Ok(on!(conn, |c| query.load(c).await)?)
 }
 
-/// The ids of an owner's authorisations, up to `limit`: what their browser is called in the trail.
+/// The ids of an owner's finished authorisations, up to `limit`: what their browser is called in the
+/// trail.
 pub async fn authorization_ids(
     conn: &mut Conn,
     tenant: &str,
@@ -119,6 +106,7 @@ pub async fn authorization_ids(
     let query = authorizations::table
         .filter(authorizations::tenant.eq(tenant))
         .filter(authorizations::owner.eq(owner))
+        .filter(authorizations::state.eq_any(FINISHED))
         .order(authorizations::id)
         .limit(limit)
         .select(authorizations::id);
@@ -132,6 +120,7 @@ pub async fn lock_out(
     user_id: &str,
     now: Timestamp,
 ) -> Result<(), Error> {
+    use super::schema::users;
     let target = users::table.find(user_id).filter(users::tenant.eq(tenant));
     let change = (
         users::state.eq(UserState::Inactive.as_str()),
@@ -160,7 +149,7 @@ pub async fn reduce_attempts(tx: &mut Tx, tenant: &str, owner: &str) -> Result<u
         .await)?)
 }
 
-/// Deletes these authorisations, with their visits.
+/// Deletes these authorisations, with their visits; one that is not finished may hold tokens, and stays.
 pub async fn delete_authorizations(
     tx: &mut Tx,
     tenant: &str,
@@ -168,6 +157,7 @@ pub async fn delete_authorizations(
 ) -> Result<usize, Error> {
     let target = authorizations::table
         .filter(authorizations::tenant.eq(tenant))
-        .filter(authorizations::id.eq_any(ids));
+        .filter(authorizations::id.eq_any(ids))
+        .filter(authorizations::state.eq_any(FINISHED));
     Ok(on!(tx, |c| diesel::delete(target).execute(c).await)?)
 }

@@ -420,20 +420,6 @@ pub async fn sign_in(
         .is_some_and(|at| method != SignInMethod::Password || at == judged.password_changed_at))
 }
 
-/// Whose connections are a user's; none when there is no such user.
-pub async fn owner_of(
-    conn: &mut Conn,
-    tenant: &str,
-    user_id: &str,
-) -> Result<Option<String>, Error> {
-    let query = users::table
-        .find(user_id)
-        .filter(users::tenant.eq(tenant))
-        .filter(users::deleted_at.is_null())
-        .select(users::owner);
-    Ok(on!(conn, |c| query.first(c).await.optional())?)
-}
-
 /// Records when a session was last used, unless a later use is known.
 pub async fn touch(tx: &mut Tx, id: &str, at: Timestamp) -> Result<(), Error> {
     let target = sessions::table

@@ -1,4 +1,4 @@
-//! Users. Those that were deleted are found by nothing here but what removes them for good.
+//! Users. Those that were deleted are found by nothing here but what says so.
 
 use diesel::prelude::*;
 use diesel::result::{DatabaseErrorKind, Error as Diesel};
@@ -160,6 +160,29 @@ pub async fn find(conn: &mut Conn, tenant: &str, id: &str) -> Result<Option<User
         query.first(c).await.optional()
     })?;
     row.map(User::try_from).transpose()
+}
+
+/// The user of this id, deleted softly or not.
+pub async fn find_ever(conn: &mut Conn, tenant: &str, id: &str) -> Result<Option<User>, Error> {
+    let row = on!(conn, |c| {
+        let query = users::table
+            .find(id)
+            .filter(users::tenant.eq(tenant))
+            .select(UserRow::as_select());
+        query.first(c).await.optional()
+    })?;
+    row.map(User::try_from).transpose()
+}
+
+/// Which of these users there are, deleted softly or not; they stay until the transaction ends.
+pub async fn any_tenant_lock_ever(tx: &mut Tx, ids: &[String]) -> Result<Vec<String>, Error> {
+    let target = users::table.filter(users::id.eq_any(ids));
+    // As in `lock`.
+    Ok(on!(tx, |c| diesel::update(target)
+        .set(users::id.eq(users::id))
+        .returning(users::id)
+        .get_results(c)
+        .await)?)
 }
 
 /// The user of this e-mail address, which is in lower case.

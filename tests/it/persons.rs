@@ -1,5 +1,8 @@
 //! What is held about a person: exported whole and without secrets, erased, and then nowhere.
 
+mod command_line;
+mod erasure;
+
 use serde_json::Value;
 use tokenbroker::grpc::convert::from_structure;
 use tokenbroker::model::{Constraints, Role};

@@ -347,7 +347,10 @@ impl Authorizations {
                 // Also when the answer to our own COMMIT was lost: then these tokens stand there.
                 let Authorization { tenant, id, .. } = authorization;
                 let found = store::authorizations::find(&mut tx, tenant, id).await?;
-                let mut found = found.ok_or_else(|| wrong_state("the authorization is gone"))?;
+                let Some(mut found) = found else {
+                    // Closed and erased with its person meanwhile: nobody may use these tokens.
+                    return Ok(self.expired(authorization));
+                };
                 if found.state == AuthorizationState::Exchanged && found.tokens != exchanged.tokens
                 {
                     // Another visit's tokens: to this one it is over.

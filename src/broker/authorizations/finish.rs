@@ -13,7 +13,7 @@ use crate::broker::token_set::TokenSet;
 use crate::crypto::{digest, random};
 use crate::error::{Error, Resource};
 use crate::model::{
-    Authorization, AuthorizationFailure, AuthorizationMode, AuthorizationState, Connection,
+    App, Authorization, AuthorizationFailure, AuthorizationMode, AuthorizationState, Connection,
     ConnectionKind, ConnectionState, IdKind,
 };
 use crate::oauth::{Failure, Identity, ProviderClient, TokenAnswer};
@@ -258,10 +258,15 @@ impl Authorizations {
     }
 
     /// Whether an account is in use through an app, whoever its owner is. In doubt it is.
-    pub(super) async fn is_connected(&self, app: &crate::model::App, account_id: &str) -> bool {
+    pub(super) async fn is_connected(&self, app: &App, account_id: &str) -> bool {
+        self.is_anothers(app, account_id, "").await
+    }
+
+    /// Whether another owner than this one uses an account through an app. In doubt one does.
+    pub(super) async fn is_anothers(&self, app: &App, account_id: &str, but: &str) -> bool {
         let asked = async {
             let mut conn = self.store.read().await?;
-            store::accounts::is_connected(&mut conn, &app.tenant, &app.id, account_id).await
+            store::accounts::is_connected(&mut conn, &app.tenant, &app.id, account_id, but).await
         };
         asked.await.unwrap_or(true)
     }

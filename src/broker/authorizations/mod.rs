@@ -2,15 +2,17 @@
 //!
 //! The steps in order: `start` makes the link, `visit` sends a browser to the provider,
 //! `callback` takes it back and redeems the code, `finish` makes the connection, `confirm`
-//! activates it. `sweep` ends what nobody finished, `import` goes the short way, `accounts`
-//! shows the result, `sign_in` goes the same way as far as the account. Each step is one
-//! conditional update, so that two browsers or two replicas can't both take it. What is locked is
-//! locked in this order: the authorisation, connections by id, grants by id.
+//! activates it. `sweep` ends what nobody finished, `close` what a person leaves who is erased,
+//! `import` goes the short way, `accounts` shows the result, `sign_in` goes the same way as far as
+//! the account. Each step is one conditional update, so that two browsers or two replicas can't both
+//! take it. What is locked is locked in this order: the authorisation, connections by id, grants by
+//! id.
 
 mod accounts;
 mod adopt;
 mod answer;
 mod callback;
+mod close;
 mod confirm;
 mod finish;
 mod import;
@@ -244,20 +246,21 @@ impl Authorizations {
     }
 
     /// Revokes tokens at the provider that nobody here may use. Best effort: they were never
-    /// handed out.
-    async fn discard(&self, client: &ProviderClient, tokens: &TokenSet) {
+    /// handed out. Whether the provider took it, or offers no revocation.
+    async fn discard(&self, client: &ProviderClient, tokens: &TokenSet) -> bool {
         let revoked = client.revoke(
             &self.http,
             tokens.access_token.as_ref(),
             tokens.refresh_token.as_ref(),
         );
         match tokio::time::timeout(client.total_timeout(), revoked).await {
-            Ok(Ok(Revocation::Done | Revocation::Unsupported)) => {}
+            Ok(Ok(Revocation::Done | Revocation::Unsupported)) => return true,
             Ok(Err(error)) => {
                 tracing::warn!(%error, "superfluous tokens were not revoked at the provider");
             }
             Err(_) => tracing::warn!("revoking superfluous tokens took too long"),
         }
+        false
     }
 }
 

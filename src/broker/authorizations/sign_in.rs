@@ -23,6 +23,10 @@ use crate::store::{self, transact};
 /// section 4.1.2).
 const CODE_TTL: Duration = Duration::from_secs(10 * 60);
 
+/// How far back sign-ins count against an app's limit. Visitors whom nobody knows begin them: were all
+/// counted that wait, a slow trickle of clicks could keep everybody out until the last link had lapsed.
+const COUNTED_FOR: Duration = Duration::from_secs(60);
+
 /// Scopes that ask for a refresh token.
 const OFFLINE_SCOPES: [&str; 3] = ["offline_access", "offline.access", "offline"];
 
@@ -80,8 +84,8 @@ impl Authorizations {
     /// # Errors
     /// [`Error::NotFound`] and [`Error::PermissionDenied`] for the app; [`Error::InvalidArgument`]
     /// for a return URL that is not the app's; `APP_INACTIVE`, `APP_MISCONFIGURED`,
-    /// `NOT_A_SIGN_IN_PROVIDER`; [`Error::ResourceExhausted`] when too many of the app's are open; or
-    /// the store's.
+    /// `NOT_A_SIGN_IN_PROVIDER`; [`Error::ResourceExhausted`] when too many of the app's were begun
+    /// a moment ago; or the store's.
     pub async fn start_sign_in(
         &self,
         caller: &Caller,
@@ -164,10 +168,13 @@ impl Authorizations {
         let most = i64::from(self.config.max_pending_sign_ins_per_app);
         transact!(self.store, |tx| {
             let Authorization { tenant, app_id, .. } = &authorization;
-            if store::authorizations::pending_sign_ins(&mut tx, tenant, app_id).await? >= most {
+            let after = now.minus(COUNTED_FOR);
+            let pending =
+                store::authorizations::pending_sign_ins(&mut tx, tenant, app_id, after).await?;
+            if pending >= most {
                 return Err(Error::ResourceExhausted {
-                    message: format!("the app has {most} sign-ins in progress already"),
-                    retry_after: self.config.ttl,
+                    message: format!("{most} sign-ins of the app were begun within a minute"),
+                    retry_after: COUNTED_FOR,
                 });
             }
             store::authorizations::insert(&mut tx, &authorization).await?;

@@ -100,11 +100,16 @@ impl Authorizations {
         })
     }
 
-    fn expired(&self, authorization: &Authorization) -> Authorization {
+    pub(super) fn expired(&self, authorization: &Authorization) -> Authorization {
         Authorization {
             state: AuthorizationState::Expired,
             tokens: None,
-            confirmation_hash: None,
+            confirmation_hash: match authorization.intent {
+                AuthorizationIntent::Connect => None,
+                // Still tells a code that came too late from one that was never right. No state but
+                // the one that waits for a code takes it.
+                AuthorizationIntent::SignIn => authorization.confirmation_hash.clone(),
+            },
             updated_at: self.clock.now(),
             ..authorization.clone()
         }
@@ -200,7 +205,7 @@ impl Authorizations {
         let entry = connections::entry(action, &flow.who, &connection).reason(reason);
         self.record(tx, &entry).await?;
         store::connections::delete(tx, tenant, &connection.id).await?;
-        let shared = store::connections::of_grant(tx, &grant.id).await?;
+        let shared = store::connections::of_grant(tx, &grant.tenant, &grant.id).await?;
         if !shared.is_empty() {
             return Ok((true, None));
         }

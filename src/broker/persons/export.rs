@@ -2,16 +2,15 @@
 
 use serde_json::{Map, Value, json};
 
-use super::{Persons, Subject};
+use super::{CHUNK, Persons, Subject, entry};
 use crate::access::Caller;
-use crate::access::audit::{self, Action, Entry};
+use crate::access::audit::{self, Action};
 use crate::error::Error;
 use crate::model::{
     Authorization, Chained, ConnectionDetails, Preferences, RefreshAttempt, Session, SyncRecord,
     Timestamp, User,
 };
 use crate::store::audit::reading::{self, Stretch};
-use crate::store::persons::Person;
 use crate::store::{self, Conn, transact};
 
 /// The most rows of one kind in a document.
@@ -32,19 +31,20 @@ impl Persons {
         let now = self.clock.now();
         // First, so that no export goes unnoticed.
         transact!(self.store, |tx| {
-            let entry = Entry::new(Action::PersonExported, caller);
-            let entry = match &person.user_id {
-                Some(user_id) => entry.on("user", user_id),
-                None => entry.on("owner", &person.owner),
-            };
+            let entry = entry(Action::PersonExported, caller, &person);
             audit::record(&mut tx, &entry, now).await?;
             Ok(())
         })?;
-        // What was done a moment ago is listed too.
-        self.trail.chain().await?;
-        let mut conn = self.store.read().await?;
         let mut document = Document::new(now, &person.owner);
-        document.user(&mut conn, &caller.tenant, &person).await?;
+        if let Some(found) = &person.user {
+            // Also has what was done a moment ago listed.
+            let sign_ins = self.sign_ins(&caller.tenant, &found.id).await?;
+            let ids = Vec::from_iter(sign_ins.authorizations);
+            let mut conn = self.store.read().await?;
+            document.user(&mut conn, found).await?;
+            document.sign_ins(&mut conn, &caller.tenant, &ids).await?;
+        }
+        let mut conn = self.store.read().await?;
         if owns {
             document
                 .connections(&mut conn, &caller.tenant, &person.owner)
@@ -77,13 +77,9 @@ impl Document {
         self.0.insert(name.to_owned(), Value::Array(list));
     }
 
-    async fn user(&mut self, conn: &mut Conn, tenant: &str, person: &Person) -> Result<(), Error> {
-        let Some(id) = &person.user_id else {
-            return Ok(());
-        };
-        if let Some(found) = store::users::find(conn, tenant, id).await? {
-            self.0.insert("user".to_owned(), user(&found));
-        }
+    async fn user(&mut self, conn: &mut Conn, found: &User) -> Result<(), Error> {
+        let User { tenant, id, .. } = found;
+        self.0.insert("user".to_owned(), user(found));
         let found = store::preferences::find(conn, tenant, id).await?;
         self.0.insert("preferences".to_owned(), preferences(found));
         let sessions = store::sessions::list(conn, tenant, id, None, "", ROWS_MAX + 1).await?;
@@ -105,6 +101,21 @@ impl Document {
         events.sort_by_key(|event| event.position);
         events.dedup_by_key(|event| event.position);
         self.list("audit_events", events, audit_event);
+        Ok(())
+    }
+
+    /// The authorisations that a user signed in with, as far as they are kept.
+    async fn sign_ins(
+        &mut self,
+        conn: &mut Conn,
+        tenant: &str,
+        ids: &[String],
+    ) -> Result<(), Error> {
+        let mut found = Vec::new();
+        for ids in ids.chunks(CHUNK) {
+            found.extend(store::authorizations::of_ids(conn, tenant, ids).await?);
+        }
+        self.list("sign_ins", found, authorization);
         Ok(())
     }
 
@@ -171,6 +182,7 @@ fn user(user: &User) -> Value {
         "update_time": time(user.updated_at),
         "last_sign_in_time": maybe(user.last_sign_in_at),
         "password_change_time": maybe(user.password_changed_at),
+        "delete_time": maybe(user.deleted_at),
     })
 }
 
@@ -255,6 +267,7 @@ fn authorization(authorization: &Authorization) -> Value {
         "scopes": authorization.scopes,
         "return_url": authorization.return_url,
         "login_hint": authorization.login_hint,
+        "account_id": authorization.account_id,
         "connection_id": authorization.connection_id,
         "failure_reason": authorization.failure.reason,
         "create_time": time(authorization.created_at),
