@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
 use tokenbroker::pb;
+use tokenbroker::pb::administration_client::AdministrationClient;
 use tokenbroker::pb::client_registry_client::ClientRegistryClient;
 use tokenbroker::pb::token_broker_client::TokenBrokerClient;
 use tonic::metadata::{Ascii, MetadataValue};
@@ -44,6 +45,7 @@ pub struct Caller {
     /// TokenBroker.
     pub broker: TokenBrokerClient<InterceptedService<Channel, WithKey>>,
     registry: ClientRegistryClient<InterceptedService<Channel, WithKey>>,
+    administration: AdministrationClient<InterceptedService<Channel, WithKey>>,
 }
 
 impl Caller {
@@ -55,7 +57,8 @@ impl Caller {
         let key = WithKey(format!("Bearer {key}").parse()?);
         Ok(Self {
             broker: TokenBrokerClient::with_interceptor(channel.clone(), key.clone()),
-            registry: ClientRegistryClient::with_interceptor(channel, key),
+            registry: ClientRegistryClient::with_interceptor(channel.clone(), key.clone()),
+            administration: AdministrationClient::with_interceptor(channel, key),
         })
     }
 
@@ -127,6 +130,56 @@ impl Caller {
         };
         let imported = self.broker.import_connection(request).await?.into_inner();
         Ok(imported.connection.ok_or("no connection was made")?.id)
+    }
+
+    /// A new key that may call once a second.
+    pub async fn limited_key(&self) -> Outcome<String> {
+        let request = pb::CreateApiKeyRequest {
+            name: "limited".to_owned(),
+            role: pb::Role::Consumer.into(),
+            rate_limit: Some(pb::RateLimit {
+                requests_per_second: 1,
+                burst: 1,
+            }),
+            ..Default::default()
+        };
+        let made = self.administration.clone().create_api_key(request).await?;
+        Ok(made.into_inner().secret)
+    }
+
+    /// A new user who may read tokens.
+    pub async fn user(&self, email: &str, password: &str) -> Outcome<()> {
+        let request = pb::CreateUserRequest {
+            email: email.to_owned(),
+            password: password.to_owned(),
+            role: pb::Role::Consumer.into(),
+            ..Default::default()
+        };
+        self.administration.clone().create_user(request).await?;
+        Ok(())
+    }
+
+    /// Signs a user in: the session token.
+    pub async fn sign_in(&self, email: &str, password: &str) -> Outcome<String> {
+        let credentials = pb::PasswordCredentials {
+            email: email.to_owned(),
+            password: password.to_owned(),
+        };
+        let request = pb::CreateSessionRequest {
+            credentials: Some(pb::create_session_request::Credentials::Password(
+                credentials,
+            )),
+            ..Default::default()
+        };
+        let made = self.administration.clone().create_session(request).await?;
+        Ok(made.into_inner().session_token)
+    }
+
+    /// The session token of a new user.
+    pub async fn session(&self) -> Outcome<String> {
+        let password = random_token();
+        self.user("reader@example.org", &password).await?;
+        self.sign_in("reader@example.org", &password).await
     }
 
     /// The answer of `GetAccessToken`.

@@ -49,7 +49,7 @@ pub async fn measure(scale: Scale) -> Outcome<Section> {
         let ground = Ground::new(engine).await?;
         let provider = LocalProvider::start()?;
         let first = ground.start("a", Cores::All).await?;
-        let key = ground.key()?;
+        let key = ground.key("admin")?;
         let mut writer = Caller::new(first.address, &key)?;
         let app = writer.register(&provider).await?;
         let connections = writer.import(&app, 1).await?;

@@ -1,7 +1,7 @@
 //! What a server runs on: a folder and a database of its own; and the server, the real binary.
 
 use std::net::{SocketAddr, TcpListener};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -12,6 +12,7 @@ use tokenbroker::config::{Config, Sources};
 
 use crate::callers::Caller;
 use crate::database::{self, Below};
+use crate::issuer::{Settings, Tls};
 use crate::process::{Cores, Process};
 use crate::{Fault, Outcome};
 
@@ -49,13 +50,16 @@ pub struct Ground {
     folder: TempDir,
     schema: Option<String>,
     sealing_key: String,
+    /// Beside what every server has.
+    settings: Settings,
+    tls: Option<Tls>,
 }
 
 /// A server that runs.
 pub struct Server {
     /// Its process.
     pub process: Process,
-    /// Where it serves gRPC.
+    /// Where it serves gRPC; with TLS, where a relay does that encrypts.
     pub address: SocketAddr,
     /// From the start of the process to the first successful answer.
     pub started_in: Duration,
@@ -78,6 +82,8 @@ impl Ground {
             folder: tempfile::tempdir()?,
             schema,
             sealing_key: STANDARD.encode(key),
+            settings: Settings::new(),
+            tls: None,
         };
         if engine == Engine::Postgres {
             ground.said(&["migrate", "up"])?;
@@ -103,6 +109,24 @@ impl Ground {
         self.folder.path().join("tokenbroker.db")
     }
 
+    /// The folder.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// Has servers started from now on have these settings, named without the prefix.
+    pub fn set(&mut self, settings: Settings) {
+        self.settings.extend(settings);
+    }
+
+    /// Has servers started from now on speak TLS, and callers have a certificate.
+    pub fn encrypt(&mut self) -> Outcome<()> {
+        let (tls, settings) = Tls::new(self.folder.path())?;
+        self.set(settings);
+        self.tls = Some(tls);
+        Ok(())
+    }
+
     /// A file for something else.
     pub fn file(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
@@ -124,14 +148,21 @@ impl Ground {
             ("LIMITS__STREAMS_PER_CALLER", "0".to_owned()),
             ("LIMITS__ROLES__ADMIN__REQUESTS_PER_SECOND", MOST.to_owned()),
             ("LIMITS__ROLES__ADMIN__BURST", MOST.to_owned()),
+            (
+                "LIMITS__ROLES__CONSUMER__REQUESTS_PER_SECOND",
+                MOST.to_owned(),
+            ),
+            ("LIMITS__ROLES__CONSUMER__BURST", MOST.to_owned()),
         ];
         if let Some(schema) = &self.schema {
             keys.push(("DATABASE__URL", database::postgres_url()?));
             keys.push(("DATABASE__SCHEMA", schema.clone()));
             keys.push(("DATABASE__TLS", "disable".to_owned()));
         }
+        let keys = keys.into_iter().map(|(key, value)| (key.to_owned(), value));
+        let keys = keys.chain(self.settings.iter().cloned());
         let named = |(key, value)| (format!("TOKENBROKER__{key}"), value);
-        Ok(keys.into_iter().map(named).collect())
+        Ok(keys.map(named).collect())
     }
 
     /// The configuration that a server here has.
@@ -159,15 +190,18 @@ impl Ground {
         Ok(String::from_utf8(output.stdout)?.trim().to_owned())
     }
 
-    /// A new admin's API key.
-    pub fn key(&self) -> Outcome<String> {
-        self.said(&["api-key", "create", "--name", "bench", "--role", "admin"])
+    /// A new API key of this role.
+    pub fn key(&self, role: &str) -> Outcome<String> {
+        self.said(&["api-key", "create", "--name", "bench", "--role", role])
     }
 
     /// Starts a server and waits until it answers.
     pub async fn start(&self, replica: &str, cores: Cores) -> Outcome<Server> {
         let began = Instant::now();
-        let (mut process, address) = self.launch(replica, cores)?;
+        let (mut process, mut address) = self.launch(replica, cores)?;
+        if let Some(tls) = &self.tls {
+            address = tls.relay(address).await?;
+        }
         while !Caller::healthy(address).await {
             if !process.runs()? || began.elapsed() > PATIENCE {
                 let log = std::fs::read_to_string(self.file(&format!("{replica}.log")))?;

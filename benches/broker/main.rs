@@ -11,12 +11,15 @@
 )]
 
 mod callers;
+mod credentials;
 mod database;
 mod echo;
 mod events;
 mod ground;
 mod h2load;
+mod issuer;
 mod machine;
+mod passwords;
 mod process;
 mod provider;
 mod refreshes;
@@ -74,6 +77,12 @@ async fn measure() -> Outcome<()> {
     let mut report = Report::new(scale, machine::describe().await?);
     if wanted("throughput") {
         report.add(throughput::measure(scale).await?);
+    }
+    if wanted("credentials") {
+        report.add(credentials::measure(scale).await?);
+    }
+    if wanted("passwords") {
+        report.add(passwords::measure(scale).await?);
     }
     if wanted("refreshes") {
         report.add(refreshes::measure(scale).await?);

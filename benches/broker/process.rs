@@ -63,7 +63,7 @@ impl Process {
         Ok((process, line.trim().parse()?))
     }
 
-    /// Memory held, in KiB: all that is resident (`VmRSS`), or only what is the process's own
+    /// Memory held, in KiB: all that is resident (`VmRSS`), the most that was (`VmHWM`), or only what is the process's own
     /// (`RssAnon`), without the pages of its binary.
     pub fn memory(&self, kind: &str) -> Outcome<u64> {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.0.id()))?;
@@ -73,6 +73,15 @@ impl Process {
             .ok_or("the process has ended")?;
         let number = line.trim().trim_end_matches(" kB");
         Ok(number.parse()?)
+    }
+
+    /// Has `VmHWM`, the most that was resident, count from now on.
+    pub fn forget_peak(&self) -> Outcome<()> {
+        // proc_pid_clear_refs(5).
+        Ok(std::fs::write(
+            format!("/proc/{}/clear_refs", self.0.id()),
+            "5",
+        )?)
     }
 
     /// Time spent on processors so far, by all threads.

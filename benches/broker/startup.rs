@@ -31,7 +31,7 @@ pub async fn measure(scale: Scale) -> Outcome<Section> {
         let ground = Ground::new(engine).await?;
         let provider = LocalProvider::start()?;
         let server = ground.start("a", Cores::All).await?;
-        let mut caller = Caller::new(server.address, &ground.key()?)?;
+        let mut caller = Caller::new(server.address, &ground.key("admin")?)?;
         let app = caller.register(&provider).await?;
         caller.import(&app, 100).await?;
         server.process.stop()?;

@@ -44,7 +44,7 @@ pub async fn measure(scale: Scale) -> Outcome<Section> {
         let ground = Ground::new(engine).await?;
         let provider = LocalProvider::start()?;
         let server = ground.start("a", Cores::All).await?;
-        let key = ground.key()?;
+        let key = ground.key("admin")?;
         let mut caller = Caller::new(server.address, &key)?;
         let app = caller.register(&provider).await?;
         let connections = caller.import(&app, 1).await?;

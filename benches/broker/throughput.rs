@@ -6,7 +6,7 @@ use prost::Message as _;
 
 use crate::callers::{self, Caller};
 use crate::ground::{Engine, Ground};
-use crate::h2load::{Load, Seen};
+use crate::h2load::{Answer, Load, Seen};
 use crate::process::{Cores, Process};
 use crate::provider::LocalProvider;
 use crate::report::Section;
@@ -42,7 +42,7 @@ const TEXT_ECHO: &str = "echo of one string";
 const MESSAGE_ECHO: &str = "echo of the message";
 
 /// Connections and calls at once on each, at full load.
-const FULL: (u32, u32) = (8, 32);
+pub const FULL: (u32, u32) = (8, 32);
 
 struct Contestant {
     name: &'static str,
@@ -79,7 +79,7 @@ async fn round(
     let ground = Ground::new(Engine::Sqlite).await?;
     let provider = LocalProvider::start()?;
     let broker = ground.start("a", serving).await?;
-    let key = ground.key()?;
+    let key = ground.key("admin")?;
     let mut caller = Caller::new(broker.address, &key)?;
     let app = caller.register(&provider).await?;
     let connections = caller.import(&app, scale.of(1_000, 100)).await?;
@@ -191,8 +191,8 @@ fn run(
         clients,
         cores,
         body,
-        key,
-        answer,
+        key: Some(key),
+        answer: Answer::Bytes(answer),
         log,
     };
     load.run()
@@ -211,13 +211,13 @@ impl Contestant {
 }
 
 /// The median of what each round's rate is of the other's.
-fn share(rates: &[f64], of: &[f64]) -> String {
+pub fn share(rates: &[f64], of: &[f64]) -> String {
     let shares: Vec<f64> = rates.iter().zip(of).map(|(rate, of)| rate / of).collect();
     format!("{:.2}", spread::median(&shares))
 }
 
 /// A gRPC message as it stands in a DATA frame: not compressed, its length, itself.
-fn frame(message: &impl prost::Message) -> Outcome<Vec<u8>> {
+pub fn frame(message: &impl prost::Message) -> Outcome<Vec<u8>> {
     let encoded = message.encode_to_vec();
     let mut framed = vec![0];
     framed.extend_from_slice(&u32::try_from(encoded.len())?.to_be_bytes());
