@@ -2,7 +2,9 @@
 
 mod api_keys;
 mod constraints;
+mod held;
 pub mod keys;
+mod mapped;
 mod matrix;
 mod reasons;
 mod serving;

@@ -2,7 +2,7 @@
 //! come and go.
 
 mod forged;
-mod issuer;
+pub mod issuer;
 mod rotation;
 
 use serde_json::{Value, json};

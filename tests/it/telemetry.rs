@@ -12,6 +12,7 @@ use tokenbroker::pb;
 
 use crate::fixture::process::Process;
 use crate::fixture::*;
+use crate::on_both_engines;
 
 type Received = Arc<Mutex<Vec<(String, Vec<u8>)>>>;
 
@@ -103,4 +104,39 @@ async fn traces_continue_the_callers_and_hold_no_secret() {
         assert_eq!(leaks::scan(body), Vec::<String>::new());
     }
     b.finish().await;
+}
+
+on_both_engines! {
+    async fn a_calls_trace_is_in_its_audit_entry(engine: Engine) {
+        let b = Broker::start(engine).await;
+        let c = b.connected().await;
+        let parents = [
+            ("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01", "4bf92f3577b34da6a3ce929d0e0e4736"),
+            // Zeroes are no id, and ids have small letters; what can't be read is passed over.
+            ("00-00000000000000000000000000000000-00f067aa0ba902b7-01", ""),
+            ("00-4BF92F3577B34DA6A3CE929D0E0E4736-00f067aa0ba902b7-01", ""),
+            ("nonsense", ""),
+        ];
+        for (parent, _) in parents {
+            let mut request = tonic::Request::new(pb::UpdateConnectionRequest {
+                connection: Some(pb::Connection {
+                    id: c.id.clone(),
+                    display_name: format!("Changed with {parent}"),
+                    ..Default::default()
+                }),
+                update_mask: None,
+            });
+            request.metadata_mut().insert("traceparent", parent.parse().unwrap());
+            b.admin.broker.clone().update_connection(request).await.unwrap();
+        }
+        let list = pb::ListAuditEventsRequest {
+            action: "connection.updated".to_owned(),
+            resource_id: c.id.clone(),
+            ..Default::default()
+        };
+        let listed = b.admin.administration.clone().list_audit_events(list).await.unwrap();
+        let traces: Vec<_> = listed.into_inner().events.into_iter().map(|it| it.trace_id).collect();
+        assert_eq!(traces, parents.map(|(_, trace_id)| trace_id));
+        b.finish().await;
+    }
 }

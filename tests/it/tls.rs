@@ -1,6 +1,6 @@
 //! TLS on the gRPC listener, client certificates as credentials, and how many may connect.
 
-mod authority;
+pub mod authority;
 mod configured;
 mod listener;
 mod reload;

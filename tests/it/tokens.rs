@@ -175,6 +175,26 @@ on_both_engines! {
         b.finish().await;
     }
 
+    async fn a_report_that_could_not_be_written_down_can_be_made_again(engine: Engine) {
+        let b = Broker::start_with(engine, |config| {
+            config.refresh.rejected_report_interval = Duration::from_secs(3600);
+        }).await;
+        let c = b.connected().await;
+        let request = pb::ReportAccessTokenRejectedRequest {
+            connection_id: c.id.clone(),
+            token_id: b.token(&c.id).await.unwrap().token_id,
+            http_status: 401,
+        };
+        let mut broker = b.admin.broker.clone();
+        b.ground.execute("ALTER TABLE audit_events RENAME TO away").await;
+        let failed = broker.report_access_token_rejected(request.clone()).await;
+        b.ground.execute("ALTER TABLE away RENAME TO audit_events").await;
+        assert_ne!(reason(&failed.unwrap_err()), "RATE_LIMITED");
+        let report = broker.report_access_token_rejected(request).await.unwrap();
+        assert_eq!(report.into_inner().outcome(), pb::RejectionOutcome::Refreshed);
+        b.finish().await;
+    }
+
     async fn an_operator_refreshes_without_seeing_the_token(engine: Engine) {
         let b = Broker::start(engine).await;
         let c = b.connected().await;

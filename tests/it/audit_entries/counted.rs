@@ -4,11 +4,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use secrecy::ExposeSecret as _;
-use tokenbroker::access::audit::Reads;
 use tokenbroker::access::audit::reads::{Counted, Read, Subject};
+use tokenbroker::access::audit::{Reads, Refusals};
 use tokenbroker::access::bearer::{BearerSecret, Prefix};
 use tokenbroker::access::limits::Limiter;
-use tokenbroker::access::{Credential, Principal};
+use tokenbroker::access::{Credential, Origin, Principal};
 use tokenbroker::config::TokenReads;
 use tokenbroker::model::Timestamp;
 
@@ -163,6 +163,29 @@ on_both_engines! {
         b.finish().await;
     }
 
+    async fn refusals_wait_for_a_trail_that_can_not_be_written(engine: Engine) {
+        let b = Broker::start(engine).await;
+        let keyring = tokenbroker::bootstrap::keyring(&b.config).unwrap();
+        let refusals = Refusals::new(b.ground.store().await, b.clock.clone(), keyring);
+        b.ground.execute("ALTER TABLE audit_events RENAME TO away").await;
+        // Of one network of IPv6: one customer's.
+        for last in ["1", "2", "ffff:1"] {
+            let ip = format!("2001:db8::{last}").parse().unwrap();
+            let origin = Origin { ip: Some(ip), ..Origin::default() };
+            refusals.browser("TEST", &origin);
+            refusals.browser("TEST", &origin);
+            refusals.flush(true).await.unwrap_err();
+        }
+        b.ground.execute("ALTER TABLE away RENAME TO audit_events").await;
+        refusals.flush(true).await.unwrap();
+        refusals.flush(true).await.unwrap();
+        let mut all = told(&b.ground).await;
+        all.retain(|it| it.reason == "TEST");
+        let counts: Vec<_> = all.iter().map(|it| (&*it.ip, it.detail("count"))).collect();
+        assert_eq!(counts, [("2001:db8::", "2"), ("2001:db8::", "4")]);
+        b.finish().await;
+    }
+
     async fn denied_callers_are_counted_by_permission_and_rpc(engine: Engine) {
         let mut b = Broker::start(engine).await;
         let (key, id) = known(&b, Role::Auditor).await;
@@ -191,6 +214,26 @@ on_both_engines! {
         assert_eq!(denied.unwrap_err().code(), Code::PermissionDenied);
         b.stop().await;
         assert_eq!(counts(&b.ground, "caller.denied").await.into_values().sum::<u64>(), 1);
+        b.finish().await;
+    }
+
+    async fn what_a_batch_is_denied_is_counted_by_its_parts(engine: Engine) {
+        let mut b = Broker::start(engine).await;
+        let connection = b.connected().await;
+        let held = Constraints { owners: vec!["another".to_owned()], ..Default::default() };
+        let caller = b.caller(Role::Consumer, held).await;
+        let request = pb::GetAccessTokenRequest {
+            connection_id: connection.id,
+            ..Default::default()
+        };
+        let requests = vec![request; 3];
+        let batch = pb::BatchGetAccessTokensRequest { requests };
+        caller.broker.clone().batch_get_access_tokens(batch).await.unwrap();
+        b.stop().await;
+        assert_eq!(counts(&b.ground, "caller.denied").await.into_values().sum::<u64>(), 3);
+        let mut all = told(&b.ground).await;
+        all.retain(|it| it.action == "caller.denied");
+        assert!(all[0].detail("rpc").ends_with("/BatchGetAccessTokens"));
         b.finish().await;
     }
 }

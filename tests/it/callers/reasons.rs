@@ -42,7 +42,8 @@ fn every_error() -> Vec<Error> {
                 all.extend(unknown.map(Error::Unauthenticated));
                 Some(Error::PermissionDenied("tokens.read"))
             }
-            Error::PermissionDenied(_) => {
+            Error::PermissionDenied(_) => Some(Error::Constrained("audit.read")),
+            Error::Constrained(_) => {
                 use Resource as R;
                 let resources = [
                     R::App,

@@ -167,6 +167,27 @@ on_both_engines! {
         t.b.finish().await;
     }
 
+    async fn an_unknown_kid_is_refused_and_asked_for_once_in_a_while(engine: Engine) {
+        let t = Trust::of(engine).await;
+        let names = ["k2", "K1", "", "../../k1", "https://evil.example/keys", "k1' OR '1'='1"];
+        // The right key signs them: its name alone is wrong.
+        let refuse = async || {
+            for kid in names {
+                let token = t.key.token_with(json!({ "kid": kid }), &t.claims());
+                assert_refused(t.call(&token).await, Code::Unauthenticated, INVALID);
+            }
+        };
+        t.call(&t.token()).await.unwrap();
+        for fetches in [2, 3] {
+            refuse().await;
+            refuse().await;
+            assert_eq!(t.issuer.fetches(), fetches);
+            t.b.clock.advance(std::time::Duration::from_secs(30));
+        }
+        t.call(&t.token()).await.unwrap();
+        t.b.finish().await;
+    }
+
     async fn a_flood_of_unknown_keys_is_one_fetch(engine: Engine) {
         let t = Trust::of(engine).await;
         t.call(&t.token()).await.unwrap();

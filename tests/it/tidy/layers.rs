@@ -54,7 +54,7 @@ pub const MAY_USE: &[(&str, &str)] = &[
     ),
     (
         "app",
-        "access bootstrap broker clock config error freshness grpc maintenance model oauth \
+        "access bootstrap broker clock config crypto error freshness grpc maintenance model oauth \
          registry server store tasks telemetry web workers",
     ),
     (
