@@ -27,10 +27,7 @@ use crate::error::{Error, Unknown};
 use crate::freshness::{Epochs, Freshness};
 use crate::model::{Constraints, Role, Session, Timestamp};
 use crate::store::sessions::Holder;
-use crate::store::{self, Store, transact};
-
-/// Sessions whose last use is stored in one transaction.
-const FLUSH_CHUNK: usize = 500;
+use crate::store::{self, Store, Tx};
 
 /// What sessions are made of.
 pub struct Parts {
@@ -224,24 +221,21 @@ impl Sessions {
             let left = self.left.lock().unwrap_or_else(PoisonError::into_inner);
             left.iter().map(|(id, used)| (id.clone(), *used)).collect()
         };
-        for chunk in uses.chunks(FLUSH_CHUNK) {
-            let stored: Result<(), Error> = transact!(self.parts.store, |tx| {
-                for (id, used) in chunk {
-                    let at = Timestamp::from_micros(*used);
-                    store::sessions::touch(&mut tx, id, at).await?;
-                }
-                Ok(())
-            });
-            stored?;
-            let mut left = self.left.lock().unwrap_or_else(PoisonError::into_inner);
+        let touch = async |tx: &mut Tx, chunk: &[(String, i64)]| {
             for (id, used) in chunk {
-                // A later use that came meanwhile stays.
-                if left.get(id) == Some(used) {
-                    left.remove(id);
-                }
+                store::sessions::touch(tx, id, Timestamp::from_micros(*used)).await?;
+            }
+            Ok(())
+        };
+        let (done, stored) = store::write_in_chunks(&self.parts.store, &uses, touch).await;
+        let mut left = self.left.lock().unwrap_or_else(PoisonError::into_inner);
+        for (id, used) in uses.iter().take(done) {
+            // A later use that came meanwhile stays.
+            if left.get(id) == Some(used) {
+                left.remove(id);
             }
         }
-        Ok(())
+        stored
     }
 
     /// Takes the uses that are not stored yet.

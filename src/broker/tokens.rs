@@ -18,7 +18,7 @@ use crate::access::audit::{self, Action, Reads, Who};
 use crate::access::{Caller, Permission, Principal};
 use crate::clock::Clock;
 use crate::error::{Error, Precondition};
-use crate::model::RefreshTrigger;
+use crate::model::{RefreshTrigger, Timestamp};
 use crate::registry::Registry;
 use crate::store::{Store, transact};
 use crate::telemetry::Metrics;
@@ -128,9 +128,10 @@ impl Tokens {
         if self.reads.each() {
             return None;
         }
-        let outcome = self.held(principal, target, wanted)?;
+        let now = self.clock.now();
+        let outcome = self.held(principal, target, wanted, now)?;
         if let Ok(served) = &outcome {
-            served.held.count(principal, ip, self.clock.now());
+            served.held.count(principal, ip, now);
             self.metrics.access_token_served("cached");
         }
         Some(outcome)
@@ -142,6 +143,7 @@ impl Tokens {
         principal: &Principal,
         target: &Target,
         wanted: &Wanted,
+        now: Timestamp,
     ) -> Option<Result<Served, Error>> {
         let target = match target.meant_by(principal) {
             Ok(target) => target,
@@ -158,7 +160,6 @@ impl Tokens {
         if let Err(error) = has_scopes(&held, &wanted.required_scopes) {
             return Some(Err(error));
         }
-        let now = self.clock.now();
         let waits = held.not_before.is_some_and(|until| until > now);
         match held.fit(wanted.min_validity, now) {
             Fit::Good => {}
@@ -185,7 +186,7 @@ impl Tokens {
     ) -> Result<Served, Error> {
         // Else it was looked for already.
         let held = if self.reads.each() {
-            self.held(caller, target, wanted)
+            self.held(caller, target, wanted, self.clock.now())
         } else {
             None
         };
@@ -363,8 +364,10 @@ impl Tokens {
             .entry_by_ref(loaded.grant.id.as_str())
             .or_insert(())
             .is_fresh();
-        if first {
-            self.record_rejected(caller, &loaded, http_status).await?;
+        if first && let Err(error) = self.record_rejected(caller, &loaded, http_status).await {
+            // Nothing came of this report: the next one is the first.
+            self.reported.invalidate(loaded.grant.id.as_str());
+            return Err(error);
         }
         if loaded.grant.refresh_token.is_none() {
             return Ok(Rejection::NotRefreshable);

@@ -2,7 +2,6 @@
 //! looking up a key may wait for the database.
 
 use std::collections::HashMap;
-use std::net::IpAddr;
 use std::sync::{Arc, LazyLock};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
@@ -10,12 +9,11 @@ use std::time::{Duration, Instant};
 use http::header::AUTHORIZATION;
 use http::{HeaderMap, Request, Response};
 use tonic::body::Body;
-use tonic::transport::server::TcpConnectInfo;
 use tonic::{Code, Status};
 use tower::{Layer, Service};
 use tracing::Instrument as _;
 
-use super::caller::origin_of;
+use super::caller::{address, origin_of};
 use crate::access::audit::Refusals;
 use crate::access::limits::Addresses;
 use crate::access::policy::{RULES, Rule};
@@ -29,6 +27,10 @@ static BY_PATH: LazyLock<HashMap<&'static str, Rule>> =
 
 /// Longest credentials that are looked at, in bytes.
 const CREDENTIALS_MAX: usize = 8 * 1_024;
+
+/// Goes with an answer in parts, such as a batch's: how many of them say that the caller may not.
+#[derive(Clone, Copy)]
+pub(super) struct DeniedParts(pub usize);
 
 /// Puts the gate before a service.
 #[derive(Clone)]
@@ -170,7 +172,7 @@ impl Gate {
                     if telemetry::tracing_enabled() {
                         tracing::Span::current().record("tokenbroker.caller.id", &*principal.id);
                     }
-                    let ip = address_of(request.extensions());
+                    let ip = address(request.extensions());
                     known = Some((Arc::clone(&principal), ip, rpc));
                     request.extensions_mut().insert(principal);
                 }
@@ -183,14 +185,14 @@ impl Gate {
         }
         let answer = self.answer(inner, request).await;
         // What the caller is held to, handlers judge.
-        if let (Some((principal, ip, rpc)), Ok(response)) = (known, &answer)
-            && is_denied(response)
-        {
-            let origin = Origin {
-                ip,
-                ..Origin::default()
-            };
-            self.refusals.denied(&principal, "", rpc, &origin);
+        if let (Some((principal, ip, rpc)), Ok(response)) = (known, &answer) {
+            for _ in 0..denials(response) {
+                let origin = Origin {
+                    ip,
+                    ..Origin::default()
+                };
+                self.refusals.denied(&principal, "", rpc, &origin);
+            }
         }
         answer
     }
@@ -230,7 +232,7 @@ impl Gate {
         if let Some(principal) = self.callers.recognise(token, peer) {
             return Ok(principal);
         }
-        let address = address_of(extensions);
+        let address = address(extensions);
         self.addresses.admit(address)?;
         let outcome = self.look_up(token, peer).await;
         if let Err(Error::Unauthenticated(unknown)) = &outcome
@@ -290,20 +292,15 @@ impl Gate {
     }
 }
 
-/// Whether an answer that ended with its head says that the caller may not. Others have no status
-/// among their headers, so that this costs them nothing.
-fn is_denied(answer: &Response<Body>) -> bool {
+/// How often an answer says that the caller may not: once if it ended with its head and says so
+/// there, else in so many of its parts. Most have neither, so that this costs them nothing.
+fn denials(answer: &Response<Body>) -> usize {
     let status = answer.headers().get(Status::GRPC_STATUS);
-    status.is_some_and(|code| Code::from_bytes(code.as_bytes()) == Code::PermissionDenied)
-}
-
-/// Where a request comes from, as the transport or a trusted proxy tells.
-fn address_of(extensions: &http::Extensions) -> Option<IpAddr> {
-    let told = extensions.get::<Peer>().and_then(|peer| peer.ip);
-    told.or_else(|| {
-        let socket = extensions.get::<TcpConnectInfo>()?;
-        Some(socket.remote_addr()?.ip())
-    })
+    if status.is_some_and(|code| Code::from_bytes(code.as_bytes()) == Code::PermissionDenied) {
+        return 1;
+    }
+    let parts = answer.extensions().get::<DeniedParts>();
+    parts.map_or(0, |DeniedParts(denied)| *denied)
 }
 
 /// The bearer token of a request, if it has credentials at all.

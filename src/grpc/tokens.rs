@@ -6,11 +6,12 @@ use std::time::Duration;
 
 use futures_util::stream::{FuturesOrdered, StreamExt as _};
 use secrecy::ExposeSecret as _;
-use tonic::{Request, Response, Status};
+use tonic::{Code, Request, Response, Status};
 
 use super::caller::{address, among, origin_of, principal};
 use super::convert;
 use super::fields::{CLIENT_ID_MAX, Fields, NAME_MAX};
+use super::gate::DeniedParts;
 use super::status::wire;
 use super::token_broker::Context;
 use crate::access::{Caller, Permission, Principal};
@@ -151,18 +152,29 @@ pub(super) async fn batch_get(
         })
         .collect();
     let mut results = Vec::with_capacity(outcomes.len());
+    let mut denied = 0;
     while let Some(outcome) = outcomes.next().await {
+        let result = match outcome {
+            Ok(served) => pb::access_token_result::Result::Token(token(
+                &served.held,
+                served.below_min_validity,
+            )),
+            Err(error) => {
+                let error = token_error(&error);
+                denied += usize::from(error.code == Code::PermissionDenied as i32);
+                pb::access_token_result::Result::Error(error)
+            }
+        };
         results.push(pb::AccessTokenResult {
-            result: Some(match outcome {
-                Ok(served) => pb::access_token_result::Result::Token(token(
-                    &served.held,
-                    served.below_min_validity,
-                )),
-                Err(error) => pb::access_token_result::Result::Error(token_error(&error)),
-            }),
+            result: Some(result),
         });
     }
-    Ok(Response::new(pb::BatchGetAccessTokensResponse { results }))
+    let mut response = Response::new(pb::BatchGetAccessTokensResponse { results });
+    if denied > 0 {
+        // The call itself succeeds: without this the gate would not hear of them.
+        response.extensions_mut().insert(DeniedParts(denied));
+    }
+    Ok(response)
 }
 
 fn token_error(error: &Error) -> pb::AccessTokenError {
