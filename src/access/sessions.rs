@@ -4,7 +4,7 @@ mod ended;
 mod issue;
 mod refresh;
 
-pub use ended::{CURRENT, ME};
+pub use ended::CURRENT;
 pub use issue::{Issued, Visitor};
 
 use std::collections::BTreeMap;

@@ -15,7 +15,8 @@ use tokio::sync::Notify;
 pub use email::{EMAIL_FORM, EMAIL_MAX, normalised};
 pub use fields::{NAME_MAX, NewUser, UserChanges, password_faults};
 pub use preferences::{PREFERENCES_DEPTH, PREFERENCES_MAX, faults as preference_faults};
-pub(crate) use rights::{require_over, visible};
+pub use rights::ME;
+pub(crate) use rights::{named, require_over, visible};
 
 use super::audit::{self, Action, Entry};
 use super::passwords::Passwords;

@@ -7,9 +7,7 @@ use crate::error::{Error, Resource};
 use crate::model::Session;
 use crate::store::{self, Conn, transact};
 
-/// The user who calls, or the session of the call, by another name than its id.
-pub const ME: &str = "me";
-/// The session of the call.
+/// The session of the call, by another name than its id.
 pub const CURRENT: &str = "current";
 
 impl Sessions {
@@ -27,7 +25,7 @@ impl Sessions {
         after: &str,
         limit: i64,
     ) -> Result<Vec<Session>, Error> {
-        let user_id = named(caller, user_id)?;
+        let user_id = users::named(caller, user_id, Permission::ReadUsers)?;
         let mut conn = self.parts.store.read().await?;
         require_user(&mut conn, caller, user_id, Permission::ReadUsers).await?;
         let live_at = (!ended).then(|| self.parts.clock.now());
@@ -94,7 +92,7 @@ impl Sessions {
         user_id: &str,
         keep_current: bool,
     ) -> Result<i64, Error> {
-        let user_id = named(caller, user_id)?;
+        let user_id = users::named(caller, user_id, Permission::WriteUsers)?;
         {
             let mut conn = self.parts.store.read().await?;
             require_user(&mut conn, caller, user_id, Permission::WriteUsers).await?;
@@ -119,16 +117,6 @@ impl Sessions {
         })?;
         self.ended(&[user_id.to_owned()]);
         Ok(ended)
-    }
-}
-
-/// The user's id, where it is not the caller's own by its short name.
-fn named<'a>(caller: &'a Caller, user_id: &'a str) -> Result<&'a str, Error> {
-    match user_id {
-        ME => caller
-            .user_id()
-            .ok_or_else(|| Error::invalid("user_id", "`me` needs the token of a session")),
-        id => Ok(id),
     }
 }
 

@@ -6,19 +6,22 @@ use crate::access::{Caller, Permission};
 use crate::error::{Error, Resource};
 use crate::model::{Constraints, Role, User};
 
+/// The signed-in user who calls, by another name than their id.
+pub const ME: &str = "me";
+
 /// What `user_id` means: the id, or the caller's own for `me`.
 ///
 /// # Errors
 /// [`Error::InvalidArgument`] for `me` where no user is signed in; [`Error::PermissionDenied`] for
 /// somebody else's without the permission.
-pub(super) fn named<'a>(
+pub(crate) fn named<'a>(
     caller: &'a Caller,
     user_id: &'a str,
     permission: Permission,
 ) -> Result<&'a str, Error> {
     let id = match (user_id, caller.user_id()) {
-        ("me", Some(own)) => own,
-        ("me", None) => {
+        (ME, Some(own)) => own,
+        (ME, None) => {
             return Err(Error::invalid(
                 "user_id",
                 "`me` is a signed-in user; this caller is none",

@@ -7,9 +7,10 @@ use secrecy::{ExposeSecret as _, SecretString};
 use tonic::{Request, Response, Status};
 
 use super::Context;
+use super::users::own_or_id;
 use crate::access::api_keys::is_tenant;
 use crate::access::caller::USER_AGENT_MAX;
-use crate::access::sessions::{CURRENT, Issued, ME, Visitor};
+use crate::access::sessions::{CURRENT, Issued, Visitor};
 use crate::access::{Caller, Origin, Permission};
 use crate::broker::authorizations::{NewSignIn, NotProved};
 use crate::error::Error;
@@ -252,7 +253,7 @@ pub(super) async fn list(
         page_token,
     } = request.into_inner();
     let mut fields = Fields::new();
-    user(&mut fields, &user_id);
+    own_or_id(&mut fields, "user_id", &user_id);
     let bound_to = ("ListSessions", &user_id, show_ended);
     let page = Page::of(page_size, &page_token, bound_to);
     let page = checked(fields, page)?;
@@ -306,7 +307,7 @@ pub(super) async fn revoke_all(
         keep_current,
     } = request.into_inner();
     let mut fields = Fields::new();
-    user(&mut fields, &user_id);
+    own_or_id(&mut fields, "user_id", &user_id);
     fields.finish()?;
     let sessions = Arc::clone(&context.sessions);
     let ended = context
@@ -316,13 +317,6 @@ pub(super) async fn revoke_all(
     Ok(Response::new(pb::RevokeAllSessionsResponse {
         revoked_sessions: i32::try_from(ended).unwrap_or(i32::MAX),
     }))
-}
-
-/// A user's id, or whoever calls.
-fn user(fields: &mut Fields, id: &str) {
-    if id != ME {
-        fields.id("user_id", id, IdKind::User);
-    }
 }
 
 fn tokens(issued: &Issued) -> [String; 2] {

@@ -10,7 +10,7 @@ pub(super) use preferences::{get as get_preferences, update as update_preference
 
 use super::Context;
 use crate::access::passwords;
-use crate::access::users::{UserFilter, UserName};
+use crate::access::users::{ME, UserFilter, UserName};
 use crate::grpc::caller::principal;
 use crate::grpc::fields::{Fields, NAME_MAX};
 use crate::grpc::page::Page;
@@ -19,9 +19,6 @@ use crate::pb;
 
 /// Longest text to search for, in characters.
 const QUERY_MAX: usize = 128;
-
-/// What a signed-in user may call themselves.
-const ME: &str = "me";
 
 pub(super) async fn create(
     context: &Context,
@@ -234,8 +231,10 @@ fn secret(text: String) -> Option<SecretString> {
 }
 
 /// A user's id, or `me`.
-fn own_or_id(fields: &mut Fields, field: &str, user_id: &str) {
-    if user_id != ME {
-        fields.id(field, user_id, IdKind::User);
-    }
+pub(super) fn own_or_id(fields: &mut Fields, field: &str, user_id: &str) {
+    fields.check(
+        user_id == ME || IdKind::User.matches(user_id),
+        field,
+        "`me`, or an id that begins with `user_`, is required",
+    );
 }
