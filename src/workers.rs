@@ -4,7 +4,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use crate::access::Callers;
@@ -78,12 +77,11 @@ impl Workers {
             let trail = Arc::clone(&trail);
             async move { trail.checkpoint(false).await.map(drop) }
         });
-        let slots = Arc::new(Semaphore::new(config.refresh.concurrency));
-        let refreshing = tasks.clone();
+        let (refreshing, ending) = (tasks.clone(), stop.clone());
         let due = Arc::clone(&schedule);
         every(&tasks, stop, config.refresh.scan_interval, move || {
-            let (due, slots, tasks) = (Arc::clone(&due), Arc::clone(&slots), refreshing.clone());
-            async move { due.refresh_due(&slots, &tasks).await }
+            let (due, tasks, stop) = (Arc::clone(&due), refreshing.clone(), ending.clone());
+            async move { due.refresh_due(&tasks, &stop).await }
         });
         let noticing = Arc::clone(&schedule);
         every(&tasks, stop, NOTICE_INTERVAL, move || {
@@ -114,7 +112,7 @@ impl Workers {
             async move {
                 metrics.cache_holds(cache.len());
                 let told = tallies.flush(&cache, false).await;
-                flush(&store, &cache, &callers).await.and(told)
+                both(flush(&store, &cache, &callers).await, told)
             }
         });
     }
@@ -143,7 +141,15 @@ pub async fn flush(store: &Store, cache: &TokenCache, callers: &Callers) -> Resu
     for one in taken.iter().skip(done) {
         cache.give_back(one);
     }
-    callers.flush_use().await.and(stored)
+    both(callers.flush_use().await, stored)
+}
+
+/// One error is returned, and logged by whoever called; a second is logged here.
+fn both(one: Result<(), Error>, other: Result<(), Error>) -> Result<(), Error> {
+    if let (Err(_), Err(other)) = (&one, &other) {
+        crate::error::log(other);
+    }
+    one.and(other)
 }
 
 /// What the audit trail counts in memory until the minute is over.
@@ -165,7 +171,7 @@ impl Tallies {
     pub async fn flush(&self, cache: &TokenCache, all: bool) -> Result<(), Error> {
         let counted = cache.take_reads(self.clock.now(), all);
         let reads = self.reads.flush(counted).await;
-        self.refusals.flush(all).await.and(reads)
+        both(self.refusals.flush(all).await, reads)
     }
 }
 

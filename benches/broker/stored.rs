@@ -128,7 +128,8 @@ async fn scan(store: &store::Store, now: i64, expected: u64, scale: Scale) -> Ou
         let mut conn = store.read().await?;
         let limit = i64::try_from(DUE)?;
         let found =
-            store::grants::any_tenant_due(&mut conn, Timestamp::from_micros(now), limit).await?;
+            store::grants::any_tenant_due(&mut conn, Timestamp::from_micros(now), &[], limit)
+                .await?;
         drop(conn);
         if found.len() as u64 != expected {
             return Err(format!("{} are due, not {expected}", found.len()).into());

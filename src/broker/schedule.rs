@@ -1,11 +1,15 @@
 //! What is due: refreshes ahead of expiry, keep-alives, warnings. Work is proportional to what is
 //! due, never to what is stored.
 
-use std::collections::HashSet;
-use std::sync::{Arc, Mutex, PoisonError};
+mod in_hand;
+
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{Notify, Semaphore};
+use tokio_util::sync::CancellationToken;
+
+use in_hand::{InHand, Place};
 
 use super::refresh::{Ask, Failure, Refresher};
 use super::vault::Vault;
@@ -30,42 +34,19 @@ pub struct Schedule {
     refresher: Arc<Refresher>,
     config: config::Refresh,
     poke: Arc<Notify>,
-    running: Running,
+    slots: Arc<Semaphore>,
+    in_hand: InHand,
 }
 
-/// How often it looks again at once while there is more than a batch. Bounded, since what can't be
-/// looked after, such as a provider whose definition can't be read, stays due.
+/// How often it looks again at once while there is more than a batch.
 const SCANS: usize = 8;
 
-/// The grants that are being looked after, by id: still due in the database until that is done. As
-/// many as there are slots at most.
-#[derive(Clone, Default)]
-struct Running(Arc<Mutex<HashSet<String>>>);
+/// The most batches in hand: what bounds the memory when many providers are slow at once.
+const BATCHES_MAX: usize = 8;
 
-/// Takes its grant off the list in the end, whichever end that is.
-struct Place(Running, String);
-
-impl Running {
-    fn now(&self) -> HashSet<String> {
-        self.0
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
-    }
-
-    fn begin(&self, id: &str) -> Place {
-        let mut ids = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        ids.insert(id.to_owned());
-        Place(self.clone(), id.to_owned())
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        let mut ids = self.0.0.lock().unwrap_or_else(PoisonError::into_inner);
-        ids.remove(&self.1);
-    }
-}
+/// When a grant that can't be looked after is due again, such as one whose provider's definition can't
+/// be read: until then it is not in the way of those behind it.
+const PUT_OFF: Duration = Duration::from_secs(60);
 
 /// What is to be done with a grant that is due.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,6 +68,8 @@ impl Schedule {
         poke: Arc<Notify>,
     ) -> Self {
         Self {
+            slots: Arc::new(Semaphore::new(config.concurrency)),
+            in_hand: InHand::new(config.concurrency),
             store,
             clock,
             vault,
@@ -94,62 +77,74 @@ impl Schedule {
             refresher,
             config,
             poke,
-            running: Running::default(),
         }
     }
 
-    /// Begins to refresh what is due, as many at once as there are slots, and returns when the
-    /// last has been begun: a provider that is slow to answer keeps its slots and holds up nobody
-    /// else's scan. To be called again only when it has returned.
+    /// Takes what is due in hand, to be looked after as slots become free, and does not wait for it:
+    /// a provider that is slow to answer holds up the grants of its own apps. To be called again only
+    /// when it has returned. What has not got its slot at `stop` is left as it is.
     ///
     /// # Errors
     /// The store's.
     pub async fn refresh_due(
         self: &Arc<Self>,
-        slots: &Arc<Semaphore>,
         tasks: &Tasks,
+        stop: &CancellationToken,
     ) -> Result<(), Error> {
         for _ in 0..SCANS {
-            if !self.begin_due(slots, tasks).await? {
+            if stop.is_cancelled() || !self.take_due(tasks, stop).await? {
                 break;
             }
         }
         Ok(())
     }
 
-    /// Answers whether more may be due.
-    async fn begin_due(
+    /// Answers whether more may be due. An app has a batch in hand at most, all have
+    /// [`BATCHES_MAX`].
+    async fn take_due(
         self: &Arc<Self>,
-        slots: &Arc<Semaphore>,
         tasks: &Tasks,
+        stop: &CancellationToken,
     ) -> Result<bool, Error> {
+        let batch = usize::try_from(self.config.batch).unwrap_or(usize::MAX);
+        // Before the look: what ends after it is found due, and is left to the next scan.
+        let in_hand = self.in_hand.grants();
+        if in_hand.len() >= batch.saturating_mul(BATCHES_MAX) {
+            return Ok(false);
+        }
+        let busy = self.in_hand.apps_with(batch);
+        let limit = batch.saturating_add(in_hand.len());
         let now = self.clock.now();
         let mut conn = self.store.read().await?;
-        // Before the look: what ends after it is found due, and is left to the next scan.
-        let running = self.running.now();
-        let limit = i64::from(self.config.batch)
-            .saturating_add(i64::try_from(running.len()).unwrap_or(i64::MAX));
-        let due = store::grants::any_tenant_due(&mut conn, now, limit).await?;
+        let rows = i64::try_from(limit).unwrap_or(i64::MAX);
+        let due = store::grants::any_tenant_due(&mut conn, now, &busy, rows).await?;
         drop(conn);
-        let more = i64::try_from(due.len()).is_ok_and(|found| found == limit);
+        let more = due.len() == limit;
         for grant in due {
-            if running.contains(&grant.id) {
-                continue;
+            if !in_hand.contains(&grant.id) {
+                let place = self.in_hand.take(&grant);
+                let (this, stop) = (Arc::clone(self), stop.clone());
+                tasks.spawn(async move { this.in_turn(grant, place, &stop).await });
             }
-            // Waiting here is the backpressure: the next scan begins when this one has places.
-            let Ok(slot) = Arc::clone(slots).acquire_owned().await else {
-                return Ok(false);
-            };
-            let this = Arc::clone(self);
-            let place = self.running.begin(&grant.id);
-            tasks.spawn(async move {
-                let _held = (slot, place);
-                if let Err(error) = this.look_after(&grant).await {
-                    crate::error::log(&error);
-                }
-            });
         }
         Ok(more)
+    }
+
+    async fn in_turn(&self, grant: Grant, place: Place, stop: &CancellationToken) {
+        let turn = async {
+            let turn = place.turns.acquire().await;
+            (turn, self.slots.acquire().await)
+        };
+        let Some((Ok(_turn), Ok(_slot))) = stop.run_until_cancelled(turn).await else {
+            return;
+        };
+        if let Err(error) = self.look_after(&grant).await {
+            crate::error::log(&error);
+            let later = self.clock.now().plus(PUT_OFF);
+            if let Err(error) = self.move_to(&grant, Some(later)).await {
+                crate::error::log(&error);
+            }
+        }
     }
 
     async fn look_after(&self, grant: &Grant) -> Result<(), Error> {

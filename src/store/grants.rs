@@ -361,16 +361,19 @@ pub async fn lease_standing(conn: &mut Conn, grant: &Grant) -> Result<LeaseStand
     })
 }
 
-/// The grants that the worker is to look at, the longest due first, whatever their tenant.
+/// The grants that the worker is to look at, the longest due first, whatever their tenant, but for
+/// those of some apps.
 pub async fn any_tenant_due(
     conn: &mut Conn,
     now: Timestamp,
+    but_of: &[String],
     limit: i64,
 ) -> Result<Vec<Grant>, Error> {
     let rows: Vec<GrantRow> = on!(conn, |c| {
         let query = grants::table
             .filter(grants::next_refresh_at.is_not_null())
             .filter(grants::next_refresh_at.le(now))
+            .filter(grants::app_id.ne_all(but_of))
             .order(grants::next_refresh_at)
             .limit(limit)
             .select(GrantRow::as_select());

@@ -185,7 +185,7 @@ on_both_engines! {
         let store = b.ground.store().await;
         let due = async || {
             let mut conn = store.read().await.unwrap();
-            any_tenant_due(&mut conn, b.clock.now(), 10).await.unwrap()
+            any_tenant_due(&mut conn, b.clock.now(), &[], 10).await.unwrap()
         };
         let seen = due().await;
         assert_eq!(seen.len(), 2);
