@@ -8,6 +8,7 @@ use tonic::{Request, Response, Status};
 use super::caller::principal;
 use super::convert;
 use super::fields::{CLIENT_ID_MAX, Fields, NAME_MAX, ordered};
+use super::mask::Mask;
 use super::page::Page;
 use super::token_broker::Context;
 use crate::broker::connections::{Changes, ListFilter, ProviderRevocation};
@@ -98,7 +99,7 @@ pub(super) async fn update(
     fields.id("connection.id", &wanted.id, IdKind::Connection);
     let expected = version(&mut fields, "connection.etag", &wanted.etag);
     let id = wanted.id.clone();
-    let changes = changes(&mut fields, wanted, request.update_mask.as_ref());
+    let changes = changes(&mut fields, wanted, request.update_mask);
     fields.finish()?;
     let connections = Arc::clone(&context.connections);
     let updated = context
@@ -293,24 +294,11 @@ fn version(fields: &mut Fields, field: &str, etag: &str) -> Option<i64> {
     version.ok().flatten()
 }
 
-/// What the mask names of the new values; without a mask, what is set of them.
-fn changes(fields: &mut Fields, wanted: pb::Connection, mask: Option<&FieldMask>) -> Changes {
-    let paths = mask.map_or(&[][..], |mask| mask.paths.as_slice());
-    let description = format!("names a field other than {}", MUTABLE.join(", "));
-    fields.check(
-        paths.iter().all(|path| MUTABLE.contains(&path.as_str())),
-        "update_mask",
-        description,
-    );
-    let is_named = |path: &str, is_set: bool| {
-        if paths.is_empty() {
-            is_set
-        } else {
-            paths.iter().any(|named| named == path)
-        }
-    };
+/// What the mask names of the new values.
+fn changes(fields: &mut Fields, wanted: pb::Connection, mask: Option<FieldMask>) -> Changes {
+    let mask = Mask::of(fields, mask, &MUTABLE);
     let mut changes = Changes::default();
-    if is_named("refresh_policy", wanted.refresh_policy != 0) {
+    if mask.names("refresh_policy", wanted.refresh_policy != 0) {
         let policy = convert::from_policy("connection.refresh_policy", wanted.refresh_policy);
         fields.check(
             policy.is_ok(),
@@ -319,11 +307,11 @@ fn changes(fields: &mut Fields, wanted: pb::Connection, mask: Option<&FieldMask>
         );
         changes.refresh_policy = policy.ok();
     }
-    if is_named("display_name", !wanted.display_name.is_empty()) {
+    if mask.names("display_name", !wanted.display_name.is_empty()) {
         fields.text("connection.display_name", &wanted.display_name, NAME_MAX);
         changes.display_name = Some(wanted.display_name);
     }
-    if is_named("labels", !wanted.labels.is_empty()) {
+    if mask.names("labels", !wanted.labels.is_empty()) {
         let (entries, key, value) = LABELS_MAX;
         let labels = wanted.labels.iter();
         fields.map("connection.labels", labels, entries, key, value);
@@ -372,7 +360,7 @@ mod tests {
 
     fn read(wanted: pb::Connection, mask: Option<FieldMask>) -> Result<Changes, Vec<String>> {
         let mut fields = Fields::new();
-        let changes = changes(&mut fields, wanted, mask.as_ref());
+        let changes = changes(&mut fields, wanted, mask);
         match fields.finish() {
             Ok(()) => Ok(changes),
             Err(Error::InvalidArgument(faults)) => {

@@ -10,6 +10,7 @@ pub mod convert;
 mod events;
 pub mod fields;
 pub mod gate;
+mod mask;
 pub mod page;
 mod records;
 mod registry_convert;

@@ -8,6 +8,7 @@ use url::Url;
 
 use super::convert::{etag, from_structure, kind, structure, timestamp};
 use super::fields::{self, Fields};
+use super::mask::Mask;
 use crate::error::Error;
 use crate::model::{App, AppState};
 use crate::pb;
@@ -190,21 +191,9 @@ pub fn new_app(request: pb::CreateAppRequest) -> Result<NewApp, Error> {
 /// # Errors
 /// [`Error::InvalidArgument`] with every path and field that is not as it must be.
 pub fn changes(app: pb::App, mask: Option<prost_types::FieldMask>) -> Result<AppChanges, Error> {
-    let paths = mask.map(|mask| mask.paths).unwrap_or_default();
     let mut fields = Fields::new();
-    for path in paths.iter().filter(|path| *path != "*") {
-        let shown: String = path.chars().filter(|c| !c.is_control()).take(64).collect();
-        fields.check(
-            MUTABLE.contains(&path.as_str()),
-            "update_mask",
-            format!("{shown:?} is not a field that can be changed"),
-        );
-    }
-    let all = paths.iter().any(|path| path == "*");
-    let named = |name: &str, set: bool| match paths.is_empty() {
-        true => set,
-        false => all || paths.iter().any(|path| path == name),
-    };
+    let mask = Mask::of(&mut fields, mask, &MUTABLE);
+    let named = |name: &str, set: bool| mask.names(name, set);
     judge(&mut fields, &app);
     let state_named = named("state", app.state != 0);
     let state = state(&mut fields, app.state);

@@ -5,6 +5,7 @@ use crate::error::{Error, FieldViolation};
 use crate::grpc::administration::convert::{self, from_constraints, from_role};
 use crate::grpc::convert::{etag, from_etag, timestamp};
 use crate::grpc::fields::Fields;
+use crate::grpc::mask::Mask;
 use crate::model::{IdKind, Role, User, UserState};
 use crate::pb;
 
@@ -78,7 +79,7 @@ pub(super) struct Update {
     pub(super) changes: UserChanges,
 }
 
-/// What an update names by its mask; `*` means all.
+/// What an update names by its mask.
 ///
 /// # Errors
 /// [`Error::InvalidArgument`] with every field and path that is not as it must be. A user is taken as
@@ -87,29 +88,24 @@ pub(super) fn update(request: pb::UpdateUserRequest) -> Result<Update, Error> {
     let mut fields = Fields::new();
     fields.check(request.user.is_some(), "user", "is required");
     let user = request.user.unwrap_or_default();
-    let paths = request.update_mask.unwrap_or_default().paths;
-    fields.check(!paths.is_empty(), "update_mask", "is required");
-    for path in paths.iter().filter(|path| *path != "*") {
-        let shown: String = path.chars().filter(|c| !c.is_control()).take(64).collect();
-        fields.check(
-            MUTABLE.contains(&path.as_str()),
-            "update_mask",
-            format!("{shown:?} is not a field that can be changed"),
-        );
-    }
-    let all = paths.iter().any(|path| path == "*");
-    let named = |name: &str| all || paths.iter().any(|path| path == name);
+    let mask = Mask::of(&mut fields, request.update_mask, &MUTABLE);
+    let named_role = mask.names("role", user.role != 0);
+    let named_email = mask.names("email", !user.email.is_empty());
+    let named_verified = mask.names("email_verified", user.email_verified);
+    let named_display_name = mask.names("display_name", !user.display_name.is_empty());
+    let named_constraints = mask.names("constraints", user.constraints.is_some());
+    let named_owner = mask.names("owner", !user.owner.is_empty());
     fields.id("user.id", &user.id, IdKind::User);
     let version = version(&mut fields, "user.etag", &user.etag);
     let role = from_role(&mut fields, "user.role", user.role);
     fields.check(
-        !named("role") || user.role != 0,
+        !named_role || user.role != 0,
         "user.role",
         "is named in `update_mask` and not set",
     );
     let constraints = from_constraints(&mut fields, "user.constraints", user.constraints);
     let every = UserChanges {
-        email: (named("email") || !user.email.is_empty()).then_some(user.email),
+        email: (named_email || !user.email.is_empty()).then_some(user.email),
         email_verified: Some(user.email_verified),
         display_name: Some(user.display_name),
         role,
@@ -119,12 +115,12 @@ pub(super) fn update(request: pb::UpdateUserRequest) -> Result<Update, Error> {
     collect(&mut fields, every.faults());
     fields.finish()?;
     let changes = UserChanges {
-        email: every.email.filter(|_| named("email")),
-        email_verified: every.email_verified.filter(|_| named("email_verified")),
-        display_name: every.display_name.filter(|_| named("display_name")),
-        role: every.role.filter(|_| named("role")),
-        constraints: every.constraints.filter(|_| named("constraints")),
-        owner: every.owner.filter(|_| named("owner")),
+        email: every.email.filter(|_| named_email),
+        email_verified: every.email_verified.filter(|_| named_verified),
+        display_name: every.display_name.filter(|_| named_display_name),
+        role: every.role.filter(|_| named_role),
+        constraints: every.constraints.filter(|_| named_constraints),
+        owner: every.owner.filter(|_| named_owner),
     };
     Ok(Update {
         id: user.id,
@@ -206,8 +202,18 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_mask_unknown_paths_and_unset_roles_are_faults() {
-        assert_eq!(read(sound(), &[]).unwrap_err(), ["update_mask"]);
+    fn without_a_mask_what_is_set_changes() {
+        let wanted = pb::User {
+            display_name: String::new(),
+            ..sound()
+        };
+        let changes = read(wanted, &[]).unwrap();
+        assert_eq!(changes.display_name, None);
+        assert_eq!(changes.owner, read(sound(), &["owner"]).unwrap().owner);
+    }
+
+    #[test]
+    fn unknown_paths_and_unset_roles_are_faults() {
         let unset = pb::User { role: 0, ..sound() };
         let faults = read(unset, &["role", "state", "has_password"]).unwrap_err();
         assert_eq!(faults, ["update_mask", "update_mask", "user.role"]);
