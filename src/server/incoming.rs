@@ -13,7 +13,6 @@ use futures_util::{Stream, StreamExt as _};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
-use tokio::time::Sleep;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tokio_stream::wrappers::ReceiverStream;
@@ -109,7 +108,8 @@ impl Door {
             let _ = tcp.set_nodelay(true);
             match self.tls.clone() {
                 None => {
-                    let connection = Connection::plain(tcp, address, place, self.patience);
+                    let patience = patience(self.patience, &self.stop);
+                    let connection = Connection::plain(tcp, address, place, patience);
                     if self.ready.send(connection).await.is_err() {
                         return;
                     }
@@ -129,14 +129,16 @@ impl Door {
         turn: OwnedSemaphorePermit,
     ) {
         let acceptor = TlsAcceptor::from(tls.current());
-        let (ready, patience) = (self.ready.clone(), self.patience);
+        let (ready, long, stop) = (self.ready.clone(), self.patience, self.stop.clone());
         let handshake = async move {
-            let shaken = tokio::time::timeout(patience, acceptor.accept(tcp)).await;
+            let shaken = tokio::time::timeout(long, acceptor.accept(tcp)).await;
             drop(turn);
             let connection = match shaken {
                 Err(_) => Err("the client took too long".into()),
                 Ok(Err(error)) => Err(error.into()),
-                Ok(Ok(stream)) => Connection::encrypted(stream, address, place, patience),
+                Ok(Ok(stream)) => {
+                    Connection::encrypted(stream, address, place, patience(long, &stop))
+                }
             };
             match connection {
                 // Nobody takes it any more when the server is on its way down.
@@ -214,7 +216,18 @@ pub(super) struct Connection {
 struct Beginning {
     /// Bytes that are missing.
     missing: usize,
-    patience: Pin<Box<Sleep>>,
+    patience: Patience,
+}
+
+/// Ends when a client has taken too long to begin, or the server is on its way down: a connection
+/// that is silent has nothing to finish, and would hold up the stop.
+type Patience = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+fn patience(long: Duration, stop: &CancellationToken) -> Patience {
+    let stop = stop.clone();
+    Box::pin(async move {
+        stop.run_until_cancelled(tokio::time::sleep(long)).await;
+    })
 }
 
 enum Io {
@@ -223,7 +236,7 @@ enum Io {
 }
 
 impl Connection {
-    fn plain(tcp: TcpStream, address: SocketAddr, place: Place, patience: Duration) -> Self {
+    fn plain(tcp: TcpStream, address: SocketAddr, place: Place, patience: Patience) -> Self {
         Self::new(Io::Plain(tcp), address, None, place, patience)
     }
 
@@ -231,7 +244,7 @@ impl Connection {
         stream: TlsStream<TcpStream>,
         address: SocketAddr,
         place: Place,
-        patience: Duration,
+        patience: Patience,
     ) -> Result<Self, Box<dyn std::error::Error + Send + Sync>> {
         let chain = stream.get_ref().1.peer_certificates().unwrap_or_default();
         let certificate = chain
@@ -247,7 +260,7 @@ impl Connection {
         address: SocketAddr,
         certificate: Option<Arc<PeerCertificate>>,
         place: Place,
-        patience: Duration,
+        patience: Patience,
     ) -> Self {
         Self {
             io,
@@ -257,7 +270,7 @@ impl Connection {
             },
             beginning: Some(Beginning {
                 missing: PREFACE,
-                patience: Box::pin(tokio::time::sleep(patience)),
+                patience,
             }),
             _place: place,
         }
