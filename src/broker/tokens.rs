@@ -378,9 +378,14 @@ impl Tokens {
                 retry_after: self.report_interval,
             });
         }
-        self.refresh(caller, &loaded, RefreshTrigger::Rejected)
-            .await
-            .map_err(|failure| failure.into_error(connection_id))?;
+        let refreshed = self
+            .refresh(caller, &loaded, RefreshTrigger::Rejected)
+            .await;
+        if let Err(Failure::Broken(_)) = &refreshed {
+            // The provider was not asked: the next report is to try again.
+            self.reported.invalidate(loaded.grant.id.as_str());
+        }
+        refreshed.map_err(|failure| failure.into_error(connection_id))?;
         Ok(Rejection::Refreshed)
     }
 
