@@ -20,6 +20,7 @@ use crate::store::{Store, Tx, transact};
 /// Frozen while rows live: what is counted under other names begins at zero.
 const ACCOUNT_TAG: &[u8] = b"tokenbroker.sign_in.account.v1";
 const ADDRESS_TAG: &[u8] = b"tokenbroker.sign_in.address.v1";
+const REFRESH_TAG: &[u8] = b"tokenbroker.refresh.address.v1";
 
 /// How long after the last failure all are forgotten.
 pub const FORGOTTEN_AFTER: Duration = Duration::from_secs(24 * 60 * 60);
@@ -51,20 +52,16 @@ impl Attempt {
         let account = subject(ACCOUNT_TAG, &[tenant.as_bytes(), email.as_bytes()]);
         Self {
             account: Some(account),
-            ..Self::from_address(ip)
+            address: address(ADDRESS_TAG, ip),
         }
     }
 
-    /// By a secret that names no account. Of an IPv6 address its first 64 bits count, which is the least
-    /// that one customer has.
-    pub fn from_address(ip: Option<IpAddr>) -> Self {
-        let address = ip.map(|ip| match network(ip) {
-            IpAddr::V4(ip) => subject(ADDRESS_TAG, &[&ip.octets()]),
-            IpAddr::V6(ip) => subject(ADDRESS_TAG, &[&ip.octets()]),
-        });
+    /// To refresh a session by a token that is nobody's. Counted apart from sign-ins: the stale tokens
+    /// of an application's users come from its one address, and must not keep them from signing in.
+    pub fn refresh_from(ip: Option<IpAddr>) -> Self {
         Self {
             account: None,
-            address,
+            address: address(REFRESH_TAG, ip),
         }
     }
 
@@ -72,6 +69,14 @@ impl Attempt {
     fn subjects(&self) -> impl Iterator<Item = Subject> + use<> {
         self.account.into_iter().chain(self.address)
     }
+}
+
+/// Of an IPv6 address its first 64 bits count, which is the least that one customer has.
+fn address(tag: &[u8], ip: Option<IpAddr>) -> Option<Subject> {
+    ip.map(|ip| match network(ip) {
+        IpAddr::V4(ip) => subject(tag, &[&ip.octets()]),
+        IpAddr::V6(ip) => subject(tag, &[&ip.octets()]),
+    })
 }
 
 fn subject(tag: &[u8], parts: &[&[u8]]) -> Subject {

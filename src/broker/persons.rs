@@ -82,9 +82,10 @@ impl Persons {
     /// then. After an error part of it is done: call it again, which goes on where it ended.
     ///
     /// # Errors
-    /// [`Error::NotFound`] for the user, [`Error::PermissionDenied`]; [`Error::Unavailable`] when
-    /// accounts are being connected for the owner faster than they end; or the store's. A provider that
-    /// could not be told to revoke is none: it is in the answer.
+    /// [`Error::NotFound`] for the user, [`Error::InvalidArgument`] for an empty owner,
+    /// [`Error::PermissionDenied`]; [`Error::Unavailable`] when accounts are being connected for the
+    /// owner faster than they end; or the store's. A provider that could not be told to revoke is none:
+    /// it is in the answer.
     pub async fn erase(
         &self,
         caller: &Caller,
@@ -109,11 +110,13 @@ impl Persons {
             self.end_all(caller, &person.owner, &entry, &mut erased)
                 .await?;
         }
+        let mut named = Vec::new();
         if let Some(user_id) = person.user_id() {
-            self.forget_sign_ins(tenant, user_id, &entry, &mut erased)
+            named = self
+                .forget_sign_ins(tenant, user_id, &entry, &mut erased)
                 .await?;
         }
-        self.finish(caller, &person, &entry, erased).await
+        self.finish(caller, &person, &named, erased).await
     }
 
     /// The person, and whether the connections of that owner are theirs: a softly deleted user's owner
@@ -134,6 +137,10 @@ impl Persons {
                     .await?
                     .filter(|person| caller.allows_owner(&person.owner))
                     .ok_or_else(|| caller.hidden(permission, missing()))?
+            }
+            // Nobody's: sign-ins under way have no owner either.
+            Subject::Owner(owner) if owner.is_empty() => {
+                return Err(Error::invalid("owner", "is required"));
             }
             Subject::Owner(owner) if caller.allows_owner(owner) => {
                 store::persons::of_owner(&mut conn, tenant, owner).await?
@@ -236,8 +243,15 @@ impl Persons {
                         erased.connections += 1;
                         erased.unrevoked += i64::from(outcome == ProviderRevocation::Failed);
                     }
-                    // Somebody else deleted it meanwhile.
-                    Err(Error::NotFound(..)) => {}
+                    // Somebody else may have deleted it meanwhile; a caller with constraints hears then
+                    // that they may not.
+                    Err(error @ (Error::NotFound(..) | Error::PermissionDenied(_))) => {
+                        let mut conn = self.store.read().await?;
+                        let left = store::connections::find(&mut conn, tenant, id).await?;
+                        if left.is_some() {
+                            return Err(error);
+                        }
+                    }
                     Err(error) => return Err(error),
                 }
             }
@@ -274,30 +288,32 @@ impl Persons {
     }
 
     /// Takes from the trail what a user did and what was tried on their sessions, and deletes the
-    /// authorisations that they signed in with.
+    /// authorisations that they signed in with. Answers the ids by which the trail names them: the
+    /// user's and those of sessions and authorisations.
     async fn forget_sign_ins(
         &self,
         tenant: &str,
         user_id: &str,
         entry: &str,
         erased: &mut Erased,
-    ) -> Result<(), Error> {
+    ) -> Result<Vec<String>, Error> {
         let sign_ins = self.sign_ins(tenant, user_id).await?;
         erased.sessions = sign_ins.kept;
-        let authorizations = Vec::from_iter(sign_ins.authorizations);
-        let mut ids = vec![user_id.to_owned()];
-        ids.extend(sign_ins.sessions);
-        ids.extend_from_slice(&authorizations);
-        for ids in ids.chunks(CHUNK) {
+        let authorizations = Vec::from_iter(sign_ins.all.authorizations);
+        let mut named = vec![user_id.to_owned()];
+        named.extend(sign_ins.all.sessions);
+        named.extend_from_slice(&authorizations);
+        for ids in named.chunks(CHUNK) {
             erased.log_rows += self.reduce_trail(tenant, ids, entry).await?;
         }
         for ids in authorizations.chunks(CHUNK) {
             self.delete_authorizations(tenant, ids).await?;
         }
-        Ok(())
+        Ok(named)
     }
 
-    /// Clears address and program of the entries of these ids; how many that were.
+    /// Clears address and program of the entries of these ids, some in each transaction, so that others
+    /// write in between; how many that were.
     async fn reduce_trail(&self, tenant: &str, ids: &[String], entry: &str) -> Result<i64, Error> {
         let mut reduced = 0;
         loop {
@@ -313,12 +329,12 @@ impl Persons {
         }
     }
 
-    /// Removes the user. `begun` is the entry that tells of the erasure.
+    /// Removes the user. `named` are the ids by which the trail names them.
     async fn finish(
         &self,
         caller: &Caller,
         person: &Person,
-        begun: &str,
+        named: &[String],
         erased: Erased,
     ) -> Result<Erased, Error> {
         transact!(self.store, |tx| {
@@ -333,21 +349,12 @@ impl Persons {
                 .detail("unrevoked_at_provider", erased.unrevoked)
                 .detail("sessions", erased.sessions)
                 .detail("log_rows", erased.log_rows);
-            audit::record(&mut tx, &entry, self.clock.now()).await?;
-            if let Some(user_id) = person.user_id() {
-                // What was written of them meanwhile, this entry too where they erase themselves. From
-                // here on the user is gone, and counts held in memory are written without address.
-                let ids = [user_id.to_owned()];
-                loop {
-                    let reduce =
-                        store::audit::erase_personal(&mut tx, tenant, &ids, begun, LOG_BATCH);
-                    let rows = reduce.await?;
-                    if rows == 0 {
-                        break;
-                    }
-                    erased.log_rows += count(rows);
-                }
-            }
+            let told = audit::record(&mut tx, &entry, self.clock.now()).await?;
+            // What was written of them meanwhile, this entry too where they erase themselves. It names
+            // this one, which lies behind: retention never keeps it and lets that go. From here on the
+            // user is gone, and counts held in memory are written without address.
+            let rows = Trail::erase_personal(&mut tx, tenant, named, &told).await?;
+            erased.log_rows += count(rows);
             Ok(erased)
         })
     }

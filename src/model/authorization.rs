@@ -126,6 +126,29 @@ pub struct ProvedAccount {
     pub variables: BTreeMap<String, String>,
 }
 
+/// Why a sign-in's code proves nothing. For the audit trail: whoever sent it is not told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NotProved {
+    /// The tenant has no such sign-in. What was sent for its id may be anything, another owner's
+    /// authorisation too.
+    Unknown,
+    /// The sign-in has another code, or none yet.
+    CodeInvalid,
+    /// The code was redeemed, or its time is over.
+    CodeSpent,
+}
+
+impl NotProved {
+    /// Machine-readable.
+    pub const fn reason(self) -> &'static str {
+        match self {
+            Self::Unknown => "SIGN_IN_UNKNOWN",
+            Self::CodeInvalid => "CODE_INVALID",
+            Self::CodeSpent => "CODE_SPENT",
+        }
+    }
+}
+
 /// One visit of an authorisation's link.
 #[derive(Clone, Debug)]
 pub struct Visit {

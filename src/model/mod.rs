@@ -18,7 +18,7 @@ pub use app::{App, AppState, CustomProvider};
 pub use audit::{ActorKind, AuditEvent, ChainHead, Chained, Checkpoint};
 pub use authorization::{
     Authorization, AuthorizationFailure, AuthorizationIntent, AuthorizationMode,
-    AuthorizationState, ProvedAccount, Visit,
+    AuthorizationState, NotProved, ProvedAccount, Visit,
 };
 pub use caller::{ApiKey, Constraints, RateLimit, Role};
 pub use connection::{

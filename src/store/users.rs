@@ -177,12 +177,21 @@ pub async fn find_ever(conn: &mut Conn, tenant: &str, id: &str) -> Result<Option
 /// Which of these users there are, deleted softly or not; they stay until the transaction ends.
 pub async fn any_tenant_lock_ever(tx: &mut Tx, ids: &[String]) -> Result<Vec<String>, Error> {
     let target = users::table.filter(users::id.eq_any(ids));
-    // As in `lock`.
-    Ok(on!(tx, |c| diesel::update(target)
-        .set(users::id.eq(users::id))
-        .returning(users::id)
-        .get_results(c)
-        .await)?)
+    Ok(match &mut **tx {
+        // In one order, lest two wait for each other; and not so that users can't change meanwhile.
+        Conn::Postgres(conn) => {
+            let query = target.order(users::id).select(users::id).for_key_share();
+            query.load(&mut **conn).await?
+        }
+        // As in `lock`.
+        Conn::Sqlite(conn) => {
+            diesel::update(target)
+                .set(users::id.eq(users::id))
+                .returning(users::id)
+                .get_results(&mut **conn)
+                .await?
+        }
+    })
 }
 
 /// The user of this e-mail address, which is in lower case.

@@ -7,7 +7,7 @@ use tokenbroker::pb;
 use tokenbroker::store::grants::{any_tenant_due, move_due};
 use tonic::Code;
 
-use crate::fixture::provider::{Account, Fault, Rotation, Target};
+use crate::fixture::provider::{Account, FakeProvider, Fault, Rotation, Target};
 use crate::fixture::*;
 use crate::on_both_engines;
 
@@ -242,19 +242,24 @@ on_both_engines! {
         b.finish().await;
     }
 
-    async fn a_provider_that_does_not_answer_holds_up_no_scan(engine: Engine) {
-        let b = Broker::start(engine).await;
+    async fn a_provider_that_does_not_answer_holds_up_nobody_elses_grants(engine: Engine) {
+        // Three of the four slots are one app's at most.
+        let b = Broker::start_with(engine, |config| config.refresh.concurrency = 4).await;
         let app = b.app().await;
-        b.connect(&app, "ada").await;
-        b.clock.advance(HOUR / 2);
-        b.connect(&app, "eve").await;
+        for owner in ["a", "b", "c", "d", "e"] {
+            b.connect(&app, owner).await;
+        }
+        let other = FakeProvider::start().await;
+        other.use_clock(b.clock.clone());
+        let elsewhere = b.app_of(&other, "other").await;
+        b.connect(&elsewhere, "a").await;
         let held = b.provider.hold_token_answers();
-        b.clock.advance(HOUR / 2 - Duration::from_secs(120));
-        b.provider.wait_for_refreshes(1).await;
-        b.clock.advance(HOUR / 2);
-        b.provider.wait_for_refreshes(2).await;
+        b.clock.advance(HOUR - Duration::from_secs(120));
+        b.provider.wait_for_refreshes(3).await;
+        other.wait_for_refreshes(1).await;
+        assert_eq!(b.provider.refreshes(), 3);
         drop(held);
-        eventually("both are answered", || async { b.provider.successful_refreshes() == 2 }).await;
+        eventually("all are answered", || async { b.provider.successful_refreshes() == 5 }).await;
         b.finish().await;
     }
 

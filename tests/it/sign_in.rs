@@ -217,7 +217,7 @@ on_both_engines! {
         let code = returned.remove("confirmation_code").unwrap();
         Secrets::register_as("confirmation code", &code);
         returned.insert("code".to_owned(), code);
-        c.refused(&returned, "CODE_INVALID").await;
+        c.refused(&returned, "SIGN_IN_UNKNOWN").await;
         c.b.finish().await;
     }
 

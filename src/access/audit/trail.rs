@@ -17,8 +17,9 @@ use crate::model::{ChainHead, Checkpoint, Timestamp};
 use crate::store::audit::{chain, checkpoints, reading, trimming};
 use crate::store::{self, Store, Tx, transact};
 
-/// Rows of one statement that erases.
+/// Rows of one statement that erases, and ids that it looks for.
 const BATCH: i64 = 500;
+const IDS: usize = 100;
 
 /// The audit trail of this database.
 pub struct Trail {
@@ -71,9 +72,9 @@ impl Trail {
         })
     }
 
-    /// Clears address and program of a tenant's entries that one of these did or that are about one
-    /// of them; `erased_by` is the entry, an [`Action::PersonErased`] of the same tenant and
-    /// transaction, that tells of it. The chain stays verifiable. Answers how many.
+    /// Clears, in one transaction, address and program of a tenant's entries that one of these did, or
+    /// that nobody known did to one of them. `erased_by` is the entry that tells of it, an
+    /// [`Action::PersonErased`] of the same tenant. The chain stays verifiable. Answers how many.
     ///
     /// # Errors
     /// The store's.
@@ -84,13 +85,16 @@ impl Trail {
         erased_by: &str,
     ) -> Result<usize, Error> {
         let mut total = 0;
-        loop {
-            let erased = store::audit::erase_personal(tx, tenant, ids, erased_by, BATCH).await?;
-            total += erased;
-            if erased == 0 {
-                return Ok(total);
+        for ids in ids.chunks(IDS) {
+            loop {
+                let rows = store::audit::erase_personal(tx, tenant, ids, erased_by, BATCH).await?;
+                total += rows;
+                if rows == 0 {
+                    break;
+                }
             }
         }
+        Ok(total)
     }
 
     /// Retention: lets the oldest entries go, up to the last checkpoint before the first entry that is

@@ -8,7 +8,7 @@ use crate::access::audit::{self, Action, Entry, Who};
 use crate::access::bearer::{BearerSecret, Prefix};
 use crate::access::throttle::Attempt;
 use crate::error::{Error, Unknown};
-use crate::model::{IdKind, ProvedAccount, Session, SignInMethod, Timestamp, User};
+use crate::model::{IdKind, NotProved, ProvedAccount, Session, SignInMethod, Timestamp, User};
 use crate::store::sessions::Hashes;
 use crate::store::{self, transact};
 
@@ -108,7 +108,7 @@ impl Sessions {
         &self,
         tenant: &str,
         authorization_id: &str,
-        proof: impl Future<Output = Result<Result<ProvedAccount, &'static str>, Error>>,
+        proof: impl Future<Output = Result<Result<ProvedAccount, NotProved>, Error>>,
         visitor: &Visitor,
     ) -> Result<Issued, Error> {
         let Parts {
@@ -138,33 +138,45 @@ impl Sessions {
         &self,
         tenant: &str,
         authorization_id: &str,
-        proved: Result<ProvedAccount, &'static str>,
+        proved: Result<ProvedAccount, NotProved>,
         visitor: &Visitor,
     ) -> Result<Result<Issued, Entry>, Error> {
         let method = SignInMethod::Provider;
-        let provider = proved
-            .as_ref()
-            .map_or("", |proved| proved.provider.as_str());
-        let refused = |reason: &str| {
-            failed(tenant, method, visitor, reason)
-                .on("authorization", authorization_id)
-                .provider(provider)
+        let proved = match proved {
+            Ok(proved) => proved,
+            Err(why) => {
+                let entry = failed(tenant, method, visitor, why.reason());
+                return Ok(Err(match why {
+                    // As its resource it could be another's, and be erased with that one.
+                    NotProved::Unknown => entry.detail("authorization_id", authorization_id),
+                    NotProved::CodeInvalid | NotProved::CodeSpent => {
+                        entry.on("authorization", authorization_id)
+                    }
+                }));
+            }
         };
-        let user = match &proved {
-            Ok(proved) => self.user_of(tenant, proved).await?,
-            Err(reason) => Err(*reason),
-        };
-        let user = match user {
+        let provider = proved.provider.as_str();
+        let refused = |reason| failed(tenant, method, visitor, reason).provider(provider);
+        let user = match self.user_of(tenant, &proved).await? {
             Ok(user) => user,
-            Err(reason) => return Ok(Err(refused(reason))),
+            Err(reason) => {
+                let entry = refused(reason).on("authorization", authorization_id);
+                return Ok(Err(entry));
+            }
         };
-        let proof = Some((provider, authorization_id));
-        let made = self.create(&user, method, proof, visitor).await?;
-        Ok(made.ok_or_else(|| {
-            refused("USER_INACTIVE")
+        // On the user, so that erasing them finds it.
+        let turned_away = |reason| {
+            refused(reason)
                 .on("user", &user.id)
                 .detail("authorization_id", authorization_id)
-        }))
+        };
+        let roles = &self.parts.config.provider_sign_in_roles;
+        if !roles.contains(&user.role) {
+            return Ok(Err(turned_away("ROLE_NOT_ALLOWED")));
+        }
+        let proof = Some((provider, authorization_id));
+        let made = self.create(&user, method, proof, visitor).await?;
+        Ok(made.ok_or_else(|| turned_away("USER_INACTIVE")))
     }
 
     /// The one user whose connection says that the account is theirs, or why there is none.
@@ -180,15 +192,8 @@ impl Sessions {
             [id] => id,
             _ => return Ok(Err("AMBIGUOUS_ACCOUNT")),
         };
-        let Some(user) = store::users::find(&mut conn, tenant, id).await? else {
-            return Ok(Err("UNKNOWN_ACCOUNT"));
-        };
-        let roles = &self.parts.config.provider_sign_in_roles;
-        Ok(if roles.contains(&user.role) {
-            Ok(user)
-        } else {
-            Err("ROLE_NOT_ALLOWED")
-        })
+        let found = store::users::find(&mut conn, tenant, id).await?;
+        Ok(found.ok_or("UNKNOWN_ACCOUNT"))
     }
 
     /// Makes a session; `None` when the user may not sign in after all. `proof` is the provider and

@@ -105,7 +105,8 @@ impl Sessions {
     }
 
     /// Records that a refresh token was no good, and counts it: one that is nobody's by where it came
-    /// from, a dead one by its session alone, since an application's users share its address.
+    /// from, apart from sign-ins, a dead one by its session alone, since an application's users share its
+    /// address.
     async fn refused(
         &self,
         session: Option<&Session>,
@@ -121,7 +122,7 @@ impl Sessions {
         let now = clock.now();
         let attempt = match session {
             Some(session) => Attempt::new(&session.tenant, &session.id, None),
-            None => Attempt::from_address(origin.ip),
+            None => Attempt::refresh_from(origin.ip),
         };
         let (reason, error) = match throttle.admit(attempt, now).await {
             // It failed already, and stays counted.

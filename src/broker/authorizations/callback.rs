@@ -302,13 +302,13 @@ impl Authorizations {
         }
         let kept = self.keep(authorization, &tokens).await?;
         if kept.state != AuthorizationState::Exchanged {
-            // Two visits of one link were finished at once, or its time ran out meanwhile. Tokens
-            // of a consent that somebody else's success rests on are left alone.
+            // Two visits of one link were finished at once, or its time ran out, or its person was
+            // erased meanwhile. Tokens of a consent that somebody else's success rests on are left alone.
             if matches!(
                 kept.state,
                 AuthorizationState::Expired | AuthorizationState::Failed
             ) {
-                self.discard(client, &tokens).await;
+                self.discard_owned(flow, &tokens, None).await;
             }
             return Err(wrong_state("the authorization was finished meanwhile"));
         }

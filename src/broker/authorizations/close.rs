@@ -73,17 +73,7 @@ impl Authorizations {
                 return Ok(false);
             }
         };
-        let identity = match identity {
-            Some(identity) => Some(identity),
-            None => self.identity(&flow.client, &tokens).await,
-        };
-        // Some providers end the whole consent with one token.
-        if let Some(account_id) = identity.and_then(|identity| identity.account_id)
-            && self.is_anothers(&flow.app, &account_id, &open.owner).await
-        {
-            return Ok(true);
-        }
-        Ok(self.discard(&flow.client, &tokens).await)
+        Ok(self.discard_owned(&flow, &tokens, identity).await)
     }
 
     async fn close(&self, open: &Authorization, who: &Who) -> Result<bool, Error> {

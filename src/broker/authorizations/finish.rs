@@ -257,6 +257,27 @@ impl Authorizations {
         }
     }
 
+    /// Revokes tokens that their owner may not use any more, unless another owner has connected the
+    /// account, for the same reason. Whether none is left alive as far as this owner is concerned.
+    pub(super) async fn discard_owned(
+        &self,
+        flow: &Flow,
+        tokens: &TokenSet,
+        identity: Option<Identity>,
+    ) -> bool {
+        let identity = match identity {
+            Some(identity) => Some(identity),
+            None => self.identity(&flow.client, tokens).await,
+        };
+        let owner = &flow.authorization.owner;
+        if let Some(account_id) = identity.and_then(|identity| identity.account_id)
+            && self.is_anothers(&flow.app, &account_id, owner).await
+        {
+            return true;
+        }
+        self.discard(&flow.client, tokens).await
+    }
+
     /// Whether an account is in use through an app, whoever its owner is. In doubt it is.
     pub(super) async fn is_connected(&self, app: &App, account_id: &str) -> bool {
         self.is_anothers(app, account_id, "").await

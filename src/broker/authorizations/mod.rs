@@ -31,7 +31,7 @@ use url::Url;
 pub use accounts::AppAccounts;
 pub use callback::{CallbackOutcome, browser_key};
 pub use import::{Imported, NewImport};
-pub use sign_in::{NewSignIn, NotProved, SignInStarted};
+pub use sign_in::{NewSignIn, SignInStarted};
 pub use start::{NewAuthorization, Started};
 pub use visit::{BrowserTie, Gone, Visited};
 

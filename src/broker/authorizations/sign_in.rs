@@ -15,7 +15,7 @@ use crate::crypto::{digest, random};
 use crate::error::{Error, Precondition, Resource};
 use crate::model::{
     Authorization, AuthorizationFailure, AuthorizationIntent, AuthorizationMode,
-    AuthorizationState, ConnectionKind, IdKind, ProvedAccount, Provider, RefreshPolicy,
+    AuthorizationState, ConnectionKind, IdKind, NotProved, ProvedAccount, Provider, RefreshPolicy,
 };
 use crate::store::{self, transact};
 
@@ -23,8 +23,9 @@ use crate::store::{self, transact};
 /// section 4.1.2).
 const CODE_TTL: Duration = Duration::from_secs(10 * 60);
 
-/// How far back sign-ins count against an app's limit. Visitors whom nobody knows begin them: were all
-/// counted that wait, a slow trickle of clicks could keep everybody out until the last link had lapsed.
+/// How far back sign-ins that wait count against an app's limit. Visitors whom nobody knows begin them:
+/// were all counted that wait, a slow trickle of clicks could keep everybody out until the last link had
+/// lapsed.
 const COUNTED_FOR: Duration = Duration::from_secs(60);
 
 /// Scopes that ask for a refresh token.
@@ -59,33 +60,14 @@ pub struct SignInStarted {
     pub link: SecretString,
 }
 
-/// Why a code proves nothing. For the audit trail: whoever sent it is not told.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum NotProved {
-    /// There is no such sign-in in the tenant, or its code is another one.
-    CodeInvalid,
-    /// The code was redeemed, or its time is over.
-    CodeSpent,
-}
-
-impl NotProved {
-    /// Machine-readable.
-    pub const fn reason(self) -> &'static str {
-        match self {
-            Self::CodeInvalid => "CODE_INVALID",
-            Self::CodeSpent => "CODE_SPENT",
-        }
-    }
-}
-
 impl Authorizations {
     /// Begins a sign-in.
     ///
     /// # Errors
     /// [`Error::NotFound`] and [`Error::PermissionDenied`] for the app; [`Error::InvalidArgument`]
     /// for a return URL that is not the app's; `APP_INACTIVE`, `APP_MISCONFIGURED`,
-    /// `NOT_A_SIGN_IN_PROVIDER`; [`Error::ResourceExhausted`] when too many of the app's were begun
-    /// a moment ago; or the store's.
+    /// `NOT_A_SIGN_IN_PROVIDER`; [`Error::ResourceExhausted`] when too many of the app's that were
+    /// begun within the last minute still wait for the person; or the store's.
     pub async fn start_sign_in(
         &self,
         caller: &Caller,
@@ -173,7 +155,9 @@ impl Authorizations {
                 store::authorizations::pending_sign_ins(&mut tx, tenant, app_id, after).await?;
             if pending >= most {
                 return Err(Error::ResourceExhausted {
-                    message: format!("{most} sign-ins of the app were begun within a minute"),
+                    message: format!(
+                        "{most} sign-ins of the app that were begun within a minute still wait"
+                    ),
                     retry_after: COUNTED_FOR,
                 });
             }
@@ -246,13 +230,13 @@ impl Authorizations {
         let mut conn = self.store.read().await?;
         let found = store::authorizations::find(&mut conn, tenant, id).await?;
         let told = digest::sha256(code.expose_secret().as_bytes());
-        let Some(proved) = found.filter(|found| {
-            let expected = found.confirmation_hash.as_deref();
-            found.intent == AuthorizationIntent::SignIn
-                && expected.is_some_and(|expected| digest::constant_time_eq(expected, &told))
-        }) else {
-            return Ok(Err(NotProved::CodeInvalid));
+        let Some(proved) = found.filter(|found| found.intent == AuthorizationIntent::SignIn) else {
+            return Ok(Err(NotProved::Unknown));
         };
+        let expected = proved.confirmation_hash.as_deref();
+        if !expected.is_some_and(|expected| digest::constant_time_eq(expected, &told)) {
+            return Ok(Err(NotProved::CodeInvalid));
+        }
         let waits = proved.state == AuthorizationState::AwaitingConfirmation;
         if !waits || self.has_lapsed(&proved) {
             return Ok(Err(NotProved::CodeSpent));

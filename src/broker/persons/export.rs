@@ -39,7 +39,7 @@ impl Persons {
         if let Some(found) = &person.user {
             // Also has what was done a moment ago listed.
             let sign_ins = self.sign_ins(&caller.tenant, &found.id).await?;
-            let ids = Vec::from_iter(sign_ins.authorizations);
+            let ids = Vec::from_iter(sign_ins.all.authorizations);
             let mut conn = self.store.read().await?;
             document.user(&mut conn, found).await?;
             document.sign_ins(&mut conn, &caller.tenant, &ids).await?;

@@ -12,7 +12,7 @@ use crate::access::api_keys::is_tenant;
 use crate::access::caller::USER_AGENT_MAX;
 use crate::access::sessions::{CURRENT, Issued, Visitor};
 use crate::access::{Caller, Origin, Permission};
-use crate::broker::authorizations::{NewSignIn, NotProved};
+use crate::broker::authorizations::NewSignIn;
 use crate::error::Error;
 use crate::grpc::caller::{among, origin, principal};
 use crate::grpc::connections::checked;
@@ -100,10 +100,7 @@ pub(super) async fn create(
                     authorization_id: id,
                     code,
                 } => {
-                    let proof = async {
-                        let proved = authorizations.redeem_sign_in(&tenant, &id, &code).await?;
-                        Ok(proved.map_err(NotProved::reason))
-                    };
+                    let proof = authorizations.redeem_sign_in(&tenant, &id, &code);
                     sessions
                         .create_by_provider(&tenant, &id, proof, &visitor)
                         .await

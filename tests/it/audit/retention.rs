@@ -4,15 +4,20 @@ use std::time::Duration;
 
 use super::*;
 
-const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+pub(super) const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// The trail, kept for three days.
+pub(super) async fn brief(b: &Broker) -> Beside {
+    let mut config = b.config.clone();
+    config.audit.retention = Some(3 * DAY);
+    let keyring = tokenbroker::bootstrap::keyring(&config).unwrap();
+    Beside::with(b, keyring, &config).await
+}
 
 /// A trail whose entries up to `nine` are older than what retention keeps.
 async fn aged(engine: Engine) -> (Broker, Beside) {
     let (b, _) = written(engine).await;
-    let mut config = b.config.clone();
-    config.audit.retention = Some(3 * DAY);
-    let keyring = tokenbroker::bootstrap::keyring(&config).unwrap();
-    let beside = Beside::with(&b, keyring, &config).await;
+    let beside = brief(&b).await;
     b.clock.advance(2 * DAY);
     beside.write(&b, &["ten", "eleven"]).await;
     beside.trail.checkpoint(true).await.unwrap().unwrap();

@@ -49,7 +49,7 @@ on_both_engines! {
         b.connected().await;
         let done = run(&b, &["erase", "--owner", "owner-1", "--yes"]).await;
         assert!(String::from_utf8_lossy(&done.stdout).starts_with("Erased 1 connections"), "{}", told(&done));
-        for args in [&["erase"][..], &["export", "--user", "user_1", "--owner", "owner-1"]] {
+        for args in [&["erase"][..], &["erase", "--owner", "", "--yes"], &["export", "--user", "user_1", "--owner", "owner-1"]] {
             assert_eq!(run(&b, args).await.status.code(), Some(2));
         }
         b.finish().await;

@@ -38,8 +38,44 @@ async fn mend_users(b: &Broker) {
     b.ground.execute(sql).await;
 }
 
-/// Signs somebody in through a provider, from an address of their own; the session is in the answer.
-async fn sign_in(b: &Broker, app: &pb::App) -> pb::CreateSessionRequest {
+async fn intact(b: &Broker) {
+    let mut administration = b.admin.administration.clone();
+    let request = pb::VerifyAuditLogRequest::default();
+    let verified = administration.verify_audit_log(request).await;
+    let verified = verified.unwrap().into_inner();
+    assert!(verified.intact, "{:?}", verified.findings);
+}
+
+/// Erases the owner while an authorisation of theirs waits for its tokens.
+async fn erase_during_callback(b: &Broker, app: &pb::App) {
+    let started = b.start_authorization(asked(app)).await.unwrap();
+    let browser = Browser::new();
+    let callback = consent(b, &browser, &started.connect_url).await;
+    let exchanges = b.provider.arrived(Target::Exchange);
+    let gate = b.provider.hold_finished_answers();
+    let page = tokio::spawn(async move { browser.get(callback).await });
+    b.provider.wait_for(Target::Exchange, exchanges + 1).await;
+    erased(&b.admin, owner(), false).await.unwrap();
+    gate.release();
+    assert!(!page.await.unwrap().status.is_redirection());
+}
+
+/// A sign-in by a code.
+fn by_code(authorization_id: &str, code: &str) -> pb::CreateSessionRequest {
+    pb::CreateSessionRequest {
+        credentials: Some(pb::create_session_request::Credentials::Provider(
+            pb::ProviderCredentials {
+                authorization_id: authorization_id.to_owned(),
+                code: code.to_owned(),
+            },
+        )),
+        client_ip: "198.51.100.23".to_owned(),
+        ..Default::default()
+    }
+}
+
+/// Goes through a provider to sign in, from an address of their own: what that proves.
+async fn prove(b: &Broker, app: &pb::App) -> pb::CreateSessionRequest {
     let mut administration = b.admin.administration.clone();
     let request = pb::StartSignInRequest {
         app: app.id.clone(),
@@ -54,16 +90,13 @@ async fn sign_in(b: &Broker, app: &pb::App) -> pb::CreateSessionRequest {
     Secrets::register_as("ticket", begun.sign_in_url.rsplit('/').next().unwrap());
     let returned = b.consent(&begun.sign_in_url).await;
     Secrets::register_as("sign-in code", &returned["code"]);
-    let proof = pb::CreateSessionRequest {
-        credentials: Some(pb::create_session_request::Credentials::Provider(
-            pb::ProviderCredentials {
-                authorization_id: returned["authorization_id"].clone(),
-                code: returned["code"].clone(),
-            },
-        )),
-        client_ip: "198.51.100.23".to_owned(),
-        ..Default::default()
-    };
+    by_code(&returned["authorization_id"], &returned["code"])
+}
+
+/// Signs somebody in so.
+async fn sign_in(b: &Broker, app: &pb::App) -> pb::CreateSessionRequest {
+    let proof = prove(b, app).await;
+    let mut administration = b.admin.administration.clone();
     let made = administration.create_session(proof.clone()).await.unwrap();
     let made = made.into_inner();
     Secrets::register_as("session token", &made.session_token);
@@ -127,6 +160,25 @@ on_both_engines! {
         b.finish().await;
     }
 
+    async fn tokens_that_come_after_the_erasure_are_revoked(engine: Engine) {
+        let b = Broker::start(engine).await;
+        let app = b.app().await;
+        erase_during_callback(&b, &app).await;
+        assert!(b.provider.live_access_tokens().is_empty());
+        b.finish().await;
+    }
+
+    async fn tokens_that_come_after_the_erasure_end_nobody_elses_consent(engine: Engine) {
+        let b = Broker::start(engine).await;
+        let app = b.app().await;
+        let theirs = b.connect(&app, "owner-2").await;
+        let token = b.token(&theirs.id).await.unwrap().access_token;
+        erase_during_callback(&b, &app).await;
+        assert_eq!(b.provider.revocations(), 0);
+        assert!(b.provider.is_access_token_valid(&token));
+        b.finish().await;
+    }
+
     async fn tokens_that_wait_for_a_confirmation_are_revoked(engine: Engine) {
         let b = Broker::start(engine).await;
         let app = b.app().await;
@@ -174,9 +226,35 @@ on_both_engines! {
             assert!(!left.contains(trace), "{trace} is left in {left}");
         }
         assert!(addresses(&b, "actor_kind = 'browser'").await.is_empty());
-        let verified = administration.verify_audit_log(pb::VerifyAuditLogRequest::default()).await;
-        let verified = verified.unwrap().into_inner();
-        assert!(verified.intact, "{:?}", verified.findings);
+        intact(&b).await;
+        b.finish().await;
+    }
+
+    async fn a_sign_in_that_was_turned_away_leaves_no_address(engine: Engine) {
+        let b = Broker::start(engine).await;
+        let ada = user_with(&b, "ada@example.com", pb::Role::Admin, "").await;
+        let app = b.app().await;
+        b.provider.sign_in_as(Account::named("ada"));
+        b.connect(&app, "ada").await;
+        let proof = prove(&b, &app).await;
+        b.admin.administration.clone().create_session(proof).await.unwrap_err();
+        assert_eq!(addresses(&b, "reason = 'ROLE_NOT_ALLOWED'").await, ["198.51.100.23"]);
+        erased(&b.admin, erase::Person::UserId(ada.id), false).await.unwrap();
+        assert!(!everything(&b).await.contains("198.51.100.23"));
+        intact(&b).await;
+        b.finish().await;
+    }
+
+    async fn a_strangers_sign_in_by_the_id_of_an_authorization_is_not_its_owners(engine: Engine) {
+        let b = Broker::start(engine).await;
+        let app = b.app().await;
+        b.connect(&app, OWNER).await;
+        let ids = b.ground.lines("SELECT id AS line FROM authorizations").await;
+        let request = by_code(&ids[0], "a-code-that-is-none");
+        b.admin.administration.clone().create_session(request).await.unwrap_err();
+        erased(&b.admin, owner(), false).await.unwrap();
+        assert_eq!(addresses(&b, "reason = 'SIGN_IN_UNKNOWN'").await, ["198.51.100.23"]);
+        intact(&b).await;
         b.finish().await;
     }
 

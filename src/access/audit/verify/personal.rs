@@ -1,22 +1,17 @@
 //! Address and program of entries: the chain covers them by their hash alone, so that they can be
 //! erased with their person, and with nobody else's.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use super::super::trail::Trail;
-use super::super::{Action, personal_hash};
+use super::super::{Action, SignIns, personal_hash, sign_ins};
 use super::walk::PATIENCE;
 use crate::error::Error;
 use crate::model::{ActorKind, AuditEvent, Chained};
-use crate::store::Conn;
-use crate::store::audit::Filter;
-use crate::store::audit::reading::{self, Stretch};
+use crate::store::audit::reading;
 
 /// Erasures that are remembered, so that those of many entries are looked up once.
 const ERASURES_MAX: usize = 1_000;
-
-/// Entries of one query.
-const PAGE: i64 = 500;
 
 /// Whom an entry in the chain says that it erased.
 #[derive(Debug)]
@@ -26,7 +21,7 @@ struct Erasure {
     /// Whose authorisations and connections went with them.
     owner: Option<String>,
     /// The authorisations that they signed in with, which name no owner.
-    sign_ins: HashSet<String>,
+    sign_ins: BTreeSet<String>,
 }
 
 impl Erasure {
@@ -37,44 +32,8 @@ impl Erasure {
             tenant: event.tenant,
             user: Some(event.resource_id).filter(|_| event.resource_kind == "user"),
             owner: event.details.remove("owner"),
-            sign_ins: HashSet::new(),
+            sign_ins: BTreeSet::new(),
         })
-    }
-
-    /// Looks up where the user signed in: the entry of each session names its authorisation.
-    async fn look_up_sign_ins(&mut self, conn: &mut Conn) -> Result<(), Error> {
-        let Some(user) = &self.user else {
-            return Ok(());
-        };
-        let created = Filter {
-            action: Action::SessionCreated.as_str().to_owned(),
-            ..Filter::default()
-        };
-        let by = Filter {
-            actor_id: user.clone(),
-            ..created.clone()
-        };
-        let on = Filter {
-            resource_id: user.clone(),
-            ..created
-        };
-        for filter in [by, on] {
-            let (mut after, until) = (0, i64::MAX);
-            loop {
-                let stretch = Stretch { after, until };
-                let page = reading::list(conn, &self.tenant, &filter, stretch, PAGE).await?;
-                let Some(last) = page.last().and_then(|last| last.position) else {
-                    break;
-                };
-                after = last;
-                let named = page.into_iter().filter_map(|mut told| {
-                    let details = &mut told.event.details;
-                    details.remove("authorization_id")
-                });
-                self.sign_ins.extend(named);
-            }
-        }
-        Ok(())
     }
 
     /// Whether address and program of an entry were the person's: they did it, or nobody known did it
@@ -83,44 +42,87 @@ impl Erasure {
         let user = self.user.as_deref().filter(|id| !id.is_empty());
         let is_user = |id: &str| user == Some(id);
         let named = |name: &str| event.details.get(name).map(String::as_str);
-        let kind = ActorKind::parse(&event.actor_kind);
-        // A browser is called by its authorisation, whatever it did.
-        let authorization = match kind {
-            Some(ActorKind::Browser) => &event.actor_id,
-            _ => &event.resource_id,
-        };
         let about_them = is_user(&event.resource_id)
             || named("user_id").is_some_and(is_user)
             || (self.owner.is_some() && named("owner") == self.owner.as_deref())
-            || self.sign_ins.contains(authorization);
-        let unknown = matches!(kind, Some(ActorKind::Anonymous | ActorKind::Browser));
+            || authorization(event).is_some_and(|id| self.sign_ins.contains(id));
+        let unknown = unknown(event).is_some();
         event.tenant == self.tenant && (is_user(&event.actor_id) || (unknown && about_them))
     }
 }
 
-/// The erasures that entries name, by id; none where the entry tells of no erasure.
-#[derive(Debug, Default)]
-pub(super) struct Erasures(HashMap<String, Option<Erasure>>);
+/// The kind of an actor who is nobody known.
+fn unknown(event: &AuditEvent) -> Option<ActorKind> {
+    let kind = ActorKind::parse(&event.actor_kind)?;
+    matches!(kind, ActorKind::Anonymous | ActorKind::Browser).then_some(kind)
+}
+
+/// The authorisation with which nobody known did something. A browser is called by it, whatever it did.
+fn authorization(event: &AuditEvent) -> Option<&String> {
+    match unknown(event)? {
+        ActorKind::Browser => Some(&event.actor_id),
+        _ => Some(&event.resource_id),
+    }
+}
+
+/// The sign-in through a provider that somebody not known tried, by its authorisation.
+fn sign_in(event: &AuditEvent) -> Option<&String> {
+    let tried = match unknown(event)? {
+        ActorKind::Browser => event
+            .details
+            .get("intent")
+            .is_some_and(|it| it == "sign_in"),
+        _ => {
+            event.action == Action::SessionCreated.as_str()
+                && event.resource_kind == "authorization"
+        }
+    };
+    authorization(event).filter(|_| tried)
+}
+
+/// The erasures that entries name.
+#[derive(Debug)]
+pub(super) struct Erasures {
+    /// By id; none where the entry tells of no erasure.
+    by_id: HashMap<String, Option<Erasure>>,
+    /// Retention removed the beginning of the trail, and maybe the entry that says whose a sign-in was.
+    trimmed: bool,
+    /// Of the batch that was looked up last, sign-ins of which an entry that is kept says whose they were.
+    attributed: HashSet<String>,
+}
 
 impl Erasures {
+    /// In a trail whose beginning retention removed, or not.
+    pub(super) fn new(trimmed: bool) -> Self {
+        Self {
+            by_id: HashMap::new(),
+            trimmed,
+            attributed: HashSet::new(),
+        }
+    }
+
     /// Looks up those that these entries name.
     pub(super) async fn look_up(&mut self, trail: &Trail, batch: &[Chained]) -> Result<(), Error> {
-        if self.0.len() > ERASURES_MAX {
-            self.0.clear();
+        if self.by_id.len() > ERASURES_MAX {
+            self.by_id.clear();
         }
         let unknown: HashSet<&String> = batch
             .iter()
             .filter_map(|entry| entry.event.erased_by.as_ref())
-            .filter(|id| !self.0.contains_key(*id))
+            .filter(|id| !self.by_id.contains_key(*id))
             .collect();
-        if unknown.is_empty() {
-            return Ok(());
-        }
         let ids: Vec<String> = unknown.into_iter().cloned().collect();
+        if !ids.is_empty() {
+            self.load(trail, ids).await?;
+        }
+        self.attribute(trail, batch).await
+    }
+
+    async fn load(&mut self, trail: &Trail, ids: Vec<String>) -> Result<(), Error> {
         let mut conn = trail.store.read().await?;
         let found = reading::any_tenant_of(&mut conn, &ids).await?;
         let lately = trail.clock.now().minus(PATIENCE);
-        self.0.extend(ids.into_iter().map(|id| (id, None)));
+        self.by_id.extend(ids.into_iter().map(|id| (id, None)));
         for Chained {
             position, event, ..
         } in found
@@ -129,13 +131,51 @@ impl Erasures {
             if position.is_some() || event.occurred_at >= lately {
                 let id = event.id.clone();
                 let mut erasure = Erasure::of(event);
-                if let Some(erasure) = &mut erasure {
-                    erasure.look_up_sign_ins(&mut conn).await?;
+                if let Some(erasure) = &mut erasure
+                    && let Some(user) = &erasure.user
+                {
+                    let found = SignIns::of(&mut conn, &erasure.tenant, user).await?;
+                    erasure.sign_ins = found.authorizations;
                 }
-                self.0.insert(id, erasure);
+                self.by_id.insert(id, erasure);
             }
         }
         Ok(())
+    }
+
+    /// Looks up whose the sign-ins were that a user's erasure does not cover by what is kept.
+    async fn attribute(&mut self, trail: &Trail, batch: &[Chained]) -> Result<(), Error> {
+        self.attributed.clear();
+        let mut asked: HashMap<&String, HashSet<String>> = HashMap::new();
+        for event in batch.iter().map(|entry| &entry.event) {
+            if let Some(erasure) = self.erasure(event)
+                && !erasure.covers(event)
+                && self.may_be_of(erasure, event)
+                && let Some(id) = sign_in(event)
+            {
+                asked.entry(&event.tenant).or_default().insert(id.clone());
+            }
+        }
+        for (tenant, ids) in asked {
+            let mut conn = trail.store.read().await?;
+            let found = sign_ins::attributed(&mut conn, tenant, &ids).await?;
+            self.attributed.extend(found);
+        }
+        Ok(())
+    }
+
+    /// The erasure that an entry names.
+    fn erasure(&self, event: &AuditEvent) -> Option<&Erasure> {
+        let named = self.by_id.get(event.erased_by.as_ref()?)?;
+        named.as_ref()
+    }
+
+    /// Whether an entry tells of a sign-in that was the erased user's for all that is kept.
+    fn may_be_of(&self, erasure: &Erasure, event: &AuditEvent) -> bool {
+        self.trimmed
+            && erasure.user.is_some()
+            && erasure.tenant == event.tenant
+            && sign_in(event).is_some_and(|id| !self.attributed.contains(id))
     }
 
     /// What is wrong with address and program of an entry.
@@ -155,13 +195,13 @@ impl Erasures {
             (None, None) => {
                 Some("the address and the program of the entry were taken away without an erasure")
             }
-            (None, Some(erasure)) => match self.0.get(erasure) {
-                Some(Some(erasure)) if erasure.covers(event) => None,
-                Some(Some(_)) => Some(
+            (None, Some(_)) => match self.erasure(event) {
+                Some(erasure) if erasure.covers(event) || self.may_be_of(erasure, event) => None,
+                Some(_) => Some(
                     "the address and the program of the entry are gone with the erasure of somebody \
                      else",
                 ),
-                _ => Some(
+                None => Some(
                     "the address and the program of the entry are gone, and no entry in the chain \
                      tells of that erasure",
                 ),

@@ -80,7 +80,7 @@ impl<'a> Walk<'a> {
             agreed: trimmed,
             disagreed: false,
             trimming_told: trimmed == 0,
-            erasures: Erasures::default(),
+            erasures: Erasures::new(trimmed > 0),
         }
     }
 
