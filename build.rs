@@ -13,13 +13,14 @@ const PROTOS: [&str; 3] = [
 
 /// Messages with a secret field: their generated `Debug` would print it. `src/pb.rs` gives them one
 /// that does not, and fails to compile when a name is missing there.
-const SECRET_MESSAGES: [&str; 22] = [
+const SECRET_MESSAGES: [&str; 25] = [
     "AccessToken",
     "CompleteAuthorizationRequest",
     "ConfirmAuthorizationRequest",
     "ConnectedAccount",
     "CreateApiKeyResponse",
     "CreateAppRequest",
+    "CreateClientResponse",
     "CreateSessionRequest",
     "CreateSessionResponse",
     "CreateUserRequest",
@@ -33,9 +34,11 @@ const SECRET_MESSAGES: [&str; 22] = [
     "RefreshSessionResponse",
     "RotateApiKeyResponse",
     "RotateAppSecretRequest",
+    "RotateClientSecretResponse",
     "SetPasswordRequest",
     "StartAuthorizationResponse",
     "StartSignInResponse",
+    "UpdateClientResponse",
 ];
 
 fn main() -> Result<(), Box<dyn Error>> {

@@ -41,6 +41,8 @@ pub enum Resource {
     User,
     /// A session.
     Session,
+    /// An OAuth client.
+    Client,
 }
 
 impl Resource {
@@ -54,6 +56,7 @@ impl Resource {
             Self::ApiKey => "API key",
             Self::User => "user",
             Self::Session => "session",
+            Self::Client => "client",
         }
     }
 }
@@ -99,6 +102,8 @@ pub enum Precondition {
     ApiKeyEnded,
     /// The provider does not tell whose account it is.
     NotASignInProvider,
+    /// The OAuth client is not in a state for this.
+    ClientState,
 }
 
 impl Precondition {
@@ -124,6 +129,7 @@ impl Precondition {
             Self::UserInactive => "USER_INACTIVE",
             Self::ApiKeyEnded => "API_KEY_ENDED",
             Self::NotASignInProvider => "NOT_A_SIGN_IN_PROVIDER",
+            Self::ClientState => "CLIENT_STATE",
         }
     }
 }

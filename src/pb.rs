@@ -23,6 +23,7 @@ redacted!(
     ConnectedAccount,
     CreateApiKeyResponse,
     CreateAppRequest,
+    CreateClientResponse,
     CreateSessionRequest,
     CreateSessionResponse,
     CreateUserRequest,
@@ -36,7 +37,9 @@ redacted!(
     RefreshSessionResponse,
     RotateApiKeyResponse,
     RotateAppSecretRequest,
+    RotateClientSecretResponse,
     SetPasswordRequest,
     StartAuthorizationResponse,
     StartSignInResponse,
+    UpdateClientResponse,
 );

@@ -1,5 +1,5 @@
-//! The text form of what callers send as `authorization: Bearer`: API keys, session tokens, and the
-//! refresh tokens of sessions.
+//! The text form of the secrets that we make for others: API keys and session tokens, which callers
+//! send as `authorization: Bearer`, refresh tokens of sessions, and secrets of OAuth clients.
 //!
 //! A prefix of four characters, 43 random characters of base62 (256 bits), 6 characters of base62 that hold the CRC-32
 //! of all before them. One word of letters, digits and an underscore, so that a double click
@@ -23,6 +23,8 @@ pub enum Prefix {
     Session,
     /// The refresh token of a session, `tbr_`.
     SessionRefresh,
+    /// The secret of an OAuth client, `tbc_`.
+    ClientSecret,
 }
 
 impl Prefix {
@@ -32,6 +34,7 @@ impl Prefix {
             Self::ApiKey => "tbk_",
             Self::Session => "tbs_",
             Self::SessionRefresh => "tbr_",
+            Self::ClientSecret => "tbc_",
         }
     }
 }

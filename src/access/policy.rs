@@ -29,6 +29,12 @@ pub enum Permission {
     WriteApps,
     /// Add and change providers: whoever sets their endpoints receives what is sent there.
     WriteProviders,
+    /// Read OAuth clients and how they are used.
+    ReadClients,
+    /// Register, approve, change, reactivate, revoke and delete OAuth clients; receive their secrets.
+    WriteClients,
+    /// Suspend OAuth clients.
+    SuspendClients,
     /// Read users, their preferences and their sessions.
     ReadUsers,
     /// Make, change, switch off and delete users; set passwords; end sessions.
@@ -47,7 +53,7 @@ pub enum Permission {
 
 impl Permission {
     /// Every permission.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 22] = [
         Self::Authorize,
         Self::AuthorizeLinkOnly,
         Self::ReadConnections,
@@ -60,6 +66,9 @@ impl Permission {
         Self::ReadRegistry,
         Self::WriteApps,
         Self::WriteProviders,
+        Self::ReadClients,
+        Self::WriteClients,
+        Self::SuspendClients,
         Self::ReadUsers,
         Self::WriteUsers,
         Self::SignOthersIn,
@@ -84,6 +93,9 @@ impl Permission {
             Self::ReadRegistry => "registry.read",
             Self::WriteApps => "apps.write",
             Self::WriteProviders => "providers.write",
+            Self::ReadClients => "clients.read",
+            Self::WriteClients => "clients.write",
+            Self::SuspendClients => "clients.suspend",
             Self::ReadUsers => "users.read",
             Self::WriteUsers => "users.write",
             Self::SignOthersIn => "sessions.create",
@@ -111,6 +123,8 @@ pub const fn permissions(role: Role) -> &'static [Permission] {
             P::ReadEvents,
             P::ReadRegistry,
             P::WriteApps,
+            P::ReadClients,
+            P::SuspendClients,
             P::ReadUsers,
             P::ReadApiKeys,
         ],
@@ -264,8 +278,16 @@ pub const RULES: &[(&str, Rule)] = {
             Needs(P::ReadAudit),
         ),
         (
+            "/tokenbroker.v1.ClientRegistry/ApproveClient",
+            Needs(P::WriteClients),
+        ),
+        (
             "/tokenbroker.v1.ClientRegistry/CreateApp",
             Needs(P::WriteApps),
+        ),
+        (
+            "/tokenbroker.v1.ClientRegistry/CreateClient",
+            Needs(P::WriteClients),
         ),
         (
             "/tokenbroker.v1.ClientRegistry/CreateProvider",
@@ -276,12 +298,24 @@ pub const RULES: &[(&str, Rule)] = {
             Needs(P::WriteApps),
         ),
         (
+            "/tokenbroker.v1.ClientRegistry/DeleteClient",
+            Needs(P::WriteClients),
+        ),
+        (
             "/tokenbroker.v1.ClientRegistry/DeleteProvider",
             Needs(P::WriteProviders),
         ),
         (
             "/tokenbroker.v1.ClientRegistry/GetApp",
             Needs(P::ReadRegistry),
+        ),
+        (
+            "/tokenbroker.v1.ClientRegistry/GetClient",
+            Needs(P::ReadClients),
+        ),
+        (
+            "/tokenbroker.v1.ClientRegistry/GetClientStats",
+            Needs(P::ReadClients),
         ),
         (
             "/tokenbroker.v1.ClientRegistry/GetProvider",
@@ -292,16 +326,40 @@ pub const RULES: &[(&str, Rule)] = {
             Needs(P::ReadRegistry),
         ),
         (
+            "/tokenbroker.v1.ClientRegistry/ListClients",
+            Needs(P::ReadClients),
+        ),
+        (
             "/tokenbroker.v1.ClientRegistry/ListProviders",
             Needs(P::ReadRegistry),
+        ),
+        (
+            "/tokenbroker.v1.ClientRegistry/ReactivateClient",
+            Needs(P::WriteClients),
+        ),
+        (
+            "/tokenbroker.v1.ClientRegistry/RevokeClient",
+            Needs(P::WriteClients),
         ),
         (
             "/tokenbroker.v1.ClientRegistry/RotateAppSecret",
             Needs(P::WriteApps),
         ),
         (
+            "/tokenbroker.v1.ClientRegistry/RotateClientSecret",
+            Needs(P::WriteClients),
+        ),
+        (
+            "/tokenbroker.v1.ClientRegistry/SuspendClient",
+            Needs(P::SuspendClients),
+        ),
+        (
             "/tokenbroker.v1.ClientRegistry/UpdateApp",
             Needs(P::WriteApps),
+        ),
+        (
+            "/tokenbroker.v1.ClientRegistry/UpdateClient",
+            Needs(P::WriteClients),
         ),
         (
             "/tokenbroker.v1.ClientRegistry/UpdateProvider",

@@ -226,6 +226,7 @@ fn no_longer_kept(resource_id: String) -> Error {
         (IdKind::ApiKey, Resource::ApiKey),
         (IdKind::App, Resource::App),
         (IdKind::Authorization, Resource::Authorization),
+        (IdKind::Client, Resource::Client),
         (IdKind::Connection, Resource::Connection),
         (IdKind::Session, Resource::Session),
         (IdKind::User, Resource::User),

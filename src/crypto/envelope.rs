@@ -53,11 +53,13 @@ pub enum Purpose {
     IdempotentResponse,
     /// The additional request headers of a provider, which may carry a key.
     ProviderHeaders,
+    /// What an OAuth client's webhooks are signed with.
+    ClientWebhookSecret,
 }
 
 impl Purpose {
     /// Every purpose, in the order of the enum.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::AppClientSecret,
         Self::AppPreviousSecret,
         Self::GrantAccessToken,
@@ -71,6 +73,7 @@ impl Purpose {
         Self::RefreshJournal,
         Self::IdempotentResponse,
         Self::ProviderHeaders,
+        Self::ClientWebhookSecret,
     ];
 
     /// The frozen label that the seal covers.
@@ -89,6 +92,7 @@ impl Purpose {
             Self::RefreshJournal => "refresh_journal",
             Self::IdempotentResponse => "idempotent_response",
             Self::ProviderHeaders => "provider.headers",
+            Self::ClientWebhookSecret => "client.webhook_secret",
         }
     }
 }
@@ -215,7 +219,7 @@ mod tests {
             "app.client_secret app.previous_secret grant.access_token grant.refresh_token \
              grant.id_token grant.api_key grant.oauth1_secret authorization.verifier \
              authorization.tokens authorization.nonce refresh_journal idempotent_response \
-             provider.headers"
+             provider.headers client.webhook_secret"
         );
         assert_eq!(labels.iter().collect::<HashSet<_>>().len(), labels.len());
     }

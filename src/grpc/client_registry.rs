@@ -1,5 +1,5 @@
 //! The ClientRegistry service: requests are judged field by field, handed to the registry, and its
-//! answers put on the wire.
+//! answers put on the wire. What is about OAuth clients is in `clients`.
 
 use std::sync::Arc;
 
@@ -7,6 +7,7 @@ use secrecy::SecretString;
 use tonic::{Request, Response, Status};
 
 use super::caller::principal;
+use super::clients;
 use super::convert::{from_etag, from_structure};
 use super::fields::Fields;
 use super::page::Page;
@@ -269,10 +270,87 @@ impl ClientRegistry for ClientRegistryService {
         let app = self.wire(&app);
         Ok(Response::new(pb::RotateAppSecretResponse { app }))
     }
+
+    async fn create_client(
+        &self,
+        request: Request<pb::CreateClientRequest>,
+    ) -> Result<Response<pb::CreateClientResponse>, Status> {
+        clients::create(self, request).await
+    }
+
+    async fn get_client(
+        &self,
+        request: Request<pb::GetClientRequest>,
+    ) -> Result<Response<pb::GetClientResponse>, Status> {
+        clients::get(self, request).await
+    }
+
+    async fn list_clients(
+        &self,
+        request: Request<pb::ListClientsRequest>,
+    ) -> Result<Response<pb::ListClientsResponse>, Status> {
+        clients::list(self, request).await
+    }
+
+    async fn update_client(
+        &self,
+        request: Request<pb::UpdateClientRequest>,
+    ) -> Result<Response<pb::UpdateClientResponse>, Status> {
+        clients::update(self, request).await
+    }
+
+    async fn delete_client(
+        &self,
+        request: Request<pb::DeleteClientRequest>,
+    ) -> Result<Response<pb::DeleteClientResponse>, Status> {
+        clients::delete(self, request).await
+    }
+
+    async fn approve_client(
+        &self,
+        request: Request<pb::ApproveClientRequest>,
+    ) -> Result<Response<pb::ApproveClientResponse>, Status> {
+        clients::approve(self, request).await
+    }
+
+    async fn rotate_client_secret(
+        &self,
+        request: Request<pb::RotateClientSecretRequest>,
+    ) -> Result<Response<pb::RotateClientSecretResponse>, Status> {
+        clients::rotate_secret(self, request).await
+    }
+
+    async fn suspend_client(
+        &self,
+        request: Request<pb::SuspendClientRequest>,
+    ) -> Result<Response<pb::SuspendClientResponse>, Status> {
+        clients::suspend(self, request).await
+    }
+
+    async fn reactivate_client(
+        &self,
+        request: Request<pb::ReactivateClientRequest>,
+    ) -> Result<Response<pb::ReactivateClientResponse>, Status> {
+        clients::reactivate(self, request).await
+    }
+
+    async fn revoke_client(
+        &self,
+        request: Request<pb::RevokeClientRequest>,
+    ) -> Result<Response<pb::RevokeClientResponse>, Status> {
+        clients::revoke(self, request).await
+    }
+
+    async fn get_client_stats(
+        &self,
+        request: Request<pb::GetClientStatsRequest>,
+    ) -> Result<Response<pb::GetClientStatsResponse>, Status> {
+        clients::stats(self, request).await
+    }
 }
 
 /// The version that an etag names, if there is one.
-fn version(fields: &mut Fields, field: &str, etag: &str) -> Option<i64> {
+pub(super) fn version(fields: &mut Fields, field: &str, etag: &str) -> Option<i64> {
     match from_etag(etag) {
         Ok(version) if etag.len() <= ETAG_MAX => version,
         _ => {

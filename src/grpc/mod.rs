@@ -5,6 +5,7 @@ pub mod administration;
 mod authorizations;
 pub mod caller;
 pub mod client_registry;
+mod clients;
 mod connections;
 pub mod convert;
 mod events;

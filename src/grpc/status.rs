@@ -62,6 +62,7 @@ pub fn wire(error: &Error) -> Wire {
                 Resource::ApiKey => "API_KEY_NOT_FOUND",
                 Resource::User => "USER_NOT_FOUND",
                 Resource::Session => "SESSION_NOT_FOUND",
+                Resource::Client => "CLIENT_NOT_FOUND",
             };
             (Code::NotFound, reason)
         }

@@ -27,6 +27,8 @@ pub enum IdKind {
     Session,
     /// An entry of the audit trail.
     AuditEvent,
+    /// A client of our own authorisation server.
+    Client,
 }
 
 impl IdKind {
@@ -43,6 +45,7 @@ impl IdKind {
             Self::User => "user",
             Self::Session => "sess",
             Self::AuditEvent => "aud",
+            Self::Client => "client",
         }
     }
 

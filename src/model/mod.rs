@@ -4,6 +4,7 @@ mod app;
 mod audit;
 mod authorization;
 mod caller;
+mod client;
 mod connection;
 mod event;
 mod id;
@@ -21,6 +22,10 @@ pub use authorization::{
     AuthorizationState, NotProved, ProvedAccount, Visit,
 };
 pub use caller::{ApiKey, Constraints, RateLimit, Role};
+pub use client::{
+    ClientAuthMethod, ClientGrantType, ClientResponseType, ClientSecret, ClientSettings,
+    ClientState, ClientUsage, OauthClient,
+};
 pub use connection::{
     Connection, ConnectionDetails, ConnectionState, Grant, GrantState, RefreshAttempt,
     RefreshOutcome, RefreshPolicy, RefreshTrigger, SyncRecord, SyncStatus, Usage,

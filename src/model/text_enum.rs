@@ -79,6 +79,24 @@ text_enum!(Role {
     IssuerUi = "issuer_ui",
     User = "user",
 });
+text_enum!(ClientState {
+    Pending = "pending",
+    Active = "active",
+    Suspended = "suspended",
+    Revoked = "revoked",
+});
+text_enum!(ClientAuthMethod {
+    None = "none",
+    SecretBasic = "client_secret_basic",
+    SecretPost = "client_secret_post",
+    PrivateKeyJwt = "private_key_jwt",
+});
+text_enum!(ClientGrantType {
+    AuthorizationCode = "authorization_code",
+    RefreshToken = "refresh_token",
+    ClientCredentials = "client_credentials",
+});
+text_enum!(ClientResponseType { Code = "code" });
 text_enum!(UserState { Active = "active", Inactive = "inactive" });
 text_enum!(SignInMethod { Password = "password", Provider = "provider" });
 text_enum!(ActorKind {

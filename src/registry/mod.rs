@@ -1,10 +1,12 @@
-//! ClientRegistry's domain: which providers there are, and our registrations (apps) at them.
+//! ClientRegistry's domain: which providers there are, and our registrations (apps) at them; and
+//! which clients our own authorisation server has.
 //!
-//! [`Registry`] is what the broker asks; `apps` and `providers` are what callers may change of it,
-//! `declared` is what the configuration says of it.
+//! [`Registry`] is what the broker asks; `apps`, `providers` and `clients` are what callers may
+//! change of it, `declared` is what the configuration says of it.
 
 mod apps;
 mod catalogue;
+mod clients;
 mod declared;
 mod definition;
 mod providers;
@@ -27,10 +29,15 @@ use crate::store::{self, Conn, Store, Tx};
 
 pub use apps::MAX_OVERLAP;
 pub use catalogue::Catalogue;
+pub use clients::{
+    ClientChanges, DEFAULT_ACCESS_LIFETIME, DEFAULT_REFRESH_LIFETIME, IssuedClient,
+    MAX_SECRET_LIFETIME, MAX_SECRET_OVERLAP, MIN_SECRET_LIFETIME, NewClient, RegisteredClient,
+    Rotation, client_faults,
+};
 pub use providers::{NewProvider, ProviderEntry};
 pub use registration::{AppChanges, AppFields, NewApp};
 
-/// Providers and apps. Shared behind an `Arc`.
+/// Providers, apps and clients. Shared behind an `Arc`.
 pub struct Registry {
     store: Store,
     keyring: Keyring,

@@ -36,13 +36,14 @@ macro_rules! migration {
 }
 
 /// In order; a released one is never edited.
-const MIGRATIONS: [Migration; 6] = [
+const MIGRATIONS: [Migration; 7] = [
     migration!("0001_callers"),
     migration!("0002_registry"),
     migration!("0003_connections"),
     migration!("0004_events"),
     migration!("0005_views"),
     migration!("0006_audit"),
+    migration!("0007_oauth_clients"),
 ];
 
 /// The session lock that one migrator at a time holds for a schema.

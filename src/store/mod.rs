@@ -7,6 +7,7 @@ pub mod apps;
 pub mod audit;
 pub mod authorizations;
 mod chunks;
+pub mod clients;
 pub mod columns;
 pub mod connections;
 mod error;

@@ -2,7 +2,11 @@
 
 #![allow(missing_docs, reason = "the migrations describe tables and columns")]
 
+mod clients;
+
 use diesel::{allow_tables_to_appear_in_same_query, joinable, table};
+
+pub use clients::{oauth_client_secrets, oauth_client_usage, oauth_clients};
 
 table! {
     use diesel::sql_types::{Binary, Integer, Nullable, Text};

@@ -117,6 +117,7 @@ fn of_precondition(precondition: Precondition) -> Words {
         Precondition::UserInactive
         | Precondition::ApiKeyEnded
         | Precondition::NotASignInProvider
+        | Precondition::ClientState
         | Precondition::AppInUse
         | Precondition::ConnectionPending
         | Precondition::ConnectionRevoked

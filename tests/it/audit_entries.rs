@@ -1,6 +1,7 @@
 //! Every change tells the audit trail of itself, in the transaction that makes it; tokens that are
 //! handed out and callers who are turned away are counted.
 
+mod clients;
 mod counted;
 mod every_rpc;
 mod table;

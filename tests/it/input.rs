@@ -39,7 +39,11 @@ const EXCEPTIONS: [(&str, &str, &str, &str); 3] = [
 ];
 
 /// Documented as output, and required in an update all the same, to name what is updated.
-const NAMED_BY_OUTPUT: [(&str, &str); 2] = [("UpdateConnection", "id"), ("UpdateApp", "id")];
+const NAMED_BY_OUTPUT: [(&str, &str); 3] = [
+    ("UpdateConnection", "id"),
+    ("UpdateApp", "id"),
+    ("UpdateClient", "id"),
+];
 
 fn is_exempt(
     descriptors: &Descriptors,

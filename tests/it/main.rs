@@ -20,6 +20,7 @@ mod callers;
 mod cancellation;
 mod catalogue;
 mod cli;
+mod clients;
 mod connections;
 mod events;
 mod imports;

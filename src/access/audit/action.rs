@@ -77,6 +77,22 @@ pub enum Action {
     ProviderUpdated,
     /// A provider was deleted.
     ProviderDeleted,
+    /// An OAuth client was registered.
+    ClientCreated,
+    /// An OAuth client was changed.
+    ClientUpdated,
+    /// An OAuth client was approved.
+    ClientApproved,
+    /// An OAuth client was suspended.
+    ClientSuspended,
+    /// A suspended OAuth client was let in again.
+    ClientReactivated,
+    /// An OAuth client was revoked, for good.
+    ClientRevoked,
+    /// An OAuth client was deleted, softly.
+    ClientDeleted,
+    /// An OAuth client got a new secret.
+    ClientSecretRotated,
     /// A person's data was exported.
     PersonExported,
     /// A person's data was erased.
@@ -91,7 +107,7 @@ pub enum Action {
 
 impl Action {
     /// Every action.
-    pub const ALL: [Self; 42] = [
+    pub const ALL: [Self; 50] = [
         Self::UserCreated,
         Self::UserUpdated,
         Self::UserDeactivated,
@@ -129,6 +145,14 @@ impl Action {
         Self::ProviderCreated,
         Self::ProviderUpdated,
         Self::ProviderDeleted,
+        Self::ClientCreated,
+        Self::ClientUpdated,
+        Self::ClientApproved,
+        Self::ClientSuspended,
+        Self::ClientReactivated,
+        Self::ClientRevoked,
+        Self::ClientDeleted,
+        Self::ClientSecretRotated,
         Self::PersonExported,
         Self::PersonErased,
         Self::AuditRead,
@@ -176,6 +200,14 @@ impl Action {
             Self::ProviderCreated => "provider.created",
             Self::ProviderUpdated => "provider.updated",
             Self::ProviderDeleted => "provider.deleted",
+            Self::ClientCreated => "client.created",
+            Self::ClientUpdated => "client.updated",
+            Self::ClientApproved => "client.approved",
+            Self::ClientSuspended => "client.suspended",
+            Self::ClientReactivated => "client.reactivated",
+            Self::ClientRevoked => "client.revoked",
+            Self::ClientDeleted => "client.deleted",
+            Self::ClientSecretRotated => "client.secret_rotated",
             Self::PersonExported => "person.exported",
             Self::PersonErased => "person.erased",
             Self::AuditRead => "audit.read",

@@ -101,6 +101,7 @@ async fn another_tenant(b: &Broker, scene: &Scene, role: Role, token: &str) {
         &scene.known.user_id,
         &scene.known.session_id,
         &scene.known.api_key_id,
+        &scene.client_id,
     ];
     for rpc in rpcs() {
         let (_, may, _, abroad) = row(&rpc.name);

@@ -53,6 +53,7 @@ fn every_error() -> Vec<Error> {
                     R::ApiKey,
                     R::User,
                     R::Session,
+                    R::Client,
                 ];
                 all.extend(resources.map(|it| Error::NotFound(it, "name".to_owned())));
                 Some(Error::AlreadyExists {
@@ -130,7 +131,8 @@ fn every_precondition() -> impl Iterator<Item = Precondition> {
         P::ProviderInUse => Some(P::UserInactive),
         P::UserInactive => Some(P::ApiKeyEnded),
         P::ApiKeyEnded => Some(P::NotASignInProvider),
-        P::NotASignInProvider => None,
+        P::NotASignInProvider => Some(P::ClientState),
+        P::ClientState => None,
     })
 }
 
