@@ -407,3 +407,27 @@ pub(super) fn changes(
             .then_some(client.webhook_events),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_mutable_field_is_reached() {
+        let mut client = pb::Client::default();
+        client.set_auth_method(pb::ClientAuthMethod::ClientSecretPost);
+        let changed = |paths: &[&str]| {
+            let paths = paths.iter().map(|path| (*path).to_owned()).collect();
+            let mut fields = Fields::new();
+            let mask = prost_types::FieldMask { paths };
+            let changes = changes(&mut fields, client.clone(), Some(mask));
+            fields.finish().unwrap();
+            changes
+        };
+        let each = changed(&MUTABLE);
+        assert_eq!(changed(&["*"]), each);
+        let unset = format!("{each:?}");
+        assert!(!unset.contains(": None"), "{unset}");
+        assert_eq!(changed(&[]).name, None);
+    }
+}
