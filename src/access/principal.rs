@@ -163,6 +163,19 @@ impl Principal {
         }
     }
 
+    /// For what concerns a whole tenant: a caller that is held to a part of it has nothing to do with
+    /// that.
+    ///
+    /// # Errors
+    /// [`Error::Constrained`] when something narrows the role down.
+    pub fn require_unconstrained(&self, permission: Permission) -> Result<(), Error> {
+        if self.is_unconstrained() {
+            Ok(())
+        } else {
+            Err(Error::Constrained(permission.name()))
+        }
+    }
+
     /// Whether nothing narrows the role down: then "not found" may be told from "not allowed".
     pub fn is_unconstrained(&self) -> bool {
         self.constraints.apps.is_empty()

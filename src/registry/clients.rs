@@ -22,7 +22,9 @@ use crate::store::{self, Conn, Tx, transact};
 
 pub use rules::faults as client_faults;
 pub use secrets::{MAX_SECRET_LIFETIME, MAX_SECRET_OVERLAP, MIN_SECRET_LIFETIME, Rotation};
-pub use settings::{ClientChanges, DEFAULT_ACCESS_LIFETIME, DEFAULT_REFRESH_LIFETIME, NewClient};
+pub use settings::{
+    ClientChanges, DEFAULT_ACCESS_LIFETIME, DEFAULT_REFRESH_LIFETIME, NewClient, default_responses,
+};
 
 use secrets::{Shown, new_secret};
 use states::require_not_revoked;
@@ -51,7 +53,7 @@ impl Registry {
     /// One page of the clients behind the id `after`, oldest first; of one state where it is given.
     ///
     /// # Errors
-    /// [`Error::PermissionDenied`] for a caller with constraints, or the store's.
+    /// [`Error::Constrained`] for a caller with constraints, or the store's.
     pub async fn list_clients(
         &self,
         caller: &Principal,
@@ -59,7 +61,7 @@ impl Registry {
         after: &str,
         limit: i64,
     ) -> Result<Vec<RegisteredClient>, Error> {
-        require_whole_tenant(caller, Permission::ReadClients)?;
+        caller.require_unconstrained(Permission::ReadClients)?;
         let mut conn = self.store.read().await?;
         let tenant = &caller.tenant;
         let clients = store::clients::list(&mut conn, tenant, state, after, limit).await?;
@@ -77,7 +79,7 @@ impl Registry {
     /// The client of this id.
     ///
     /// # Errors
-    /// [`Error::NotFound`]; [`Error::PermissionDenied`] for a caller with constraints; or the store's.
+    /// [`Error::NotFound`]; [`Error::Constrained`] for a caller with constraints; or the store's.
     pub async fn get_client(
         &self,
         caller: &Principal,
@@ -104,14 +106,14 @@ impl Registry {
     /// # Errors
     /// [`Error::InvalidArgument`] with every field that is not as it must be, or for a request id of
     /// another request; [`Error::AlreadyExists`] for a retry after ten minutes;
-    /// [`Error::PermissionDenied`] for a caller with constraints.
+    /// [`Error::Constrained`] for a caller with constraints.
     pub async fn create_client(
         &self,
         caller: &Caller,
         new: &NewClient,
         message: &[u8],
     ) -> Result<IssuedClient, Error> {
-        require_whole_tenant(caller, Permission::WriteClients)?;
+        caller.require_unconstrained(Permission::WriteClients)?;
         reject(self.client_faults(&new.settings))?;
         let message = own_message(caller, message);
         let once = Once::of(&caller.tenant, "CreateClient", &new.request_id, &message);
@@ -181,7 +183,7 @@ impl Registry {
     /// # Errors
     /// [`Error::InvalidArgument`] with every field that is not as it must be; `CLIENT_STATE` for a
     /// revoked client; [`Error::Conflict`] when `version` is not the current one;
-    /// [`Error::NotFound`]; [`Error::PermissionDenied`] for a caller with constraints.
+    /// [`Error::NotFound`]; [`Error::Constrained`] for a caller with constraints.
     pub async fn update_client(
         &self,
         caller: &Caller,
@@ -218,7 +220,7 @@ impl Registry {
     ///
     /// # Errors
     /// [`Error::Conflict`] when `version` is not the current one; [`Error::NotFound`];
-    /// [`Error::PermissionDenied`] for a caller with constraints.
+    /// [`Error::Constrained`] for a caller with constraints.
     pub async fn delete_client(
         &self,
         caller: &Caller,
@@ -311,19 +313,11 @@ async fn found(
     id: &str,
     permission: Permission,
 ) -> Result<OauthClient, Error> {
-    require_whole_tenant(caller, permission)?;
+    // Before anything is looked up, so that it tells nothing of what exists.
+    caller.require_unconstrained(permission)?;
     store::clients::find(conn, &caller.tenant, id)
         .await?
         .ok_or_else(|| Error::NotFound(Resource::Client, id.to_owned()))
-}
-
-/// Judged before anything is looked up, so that it tells nothing of what exists.
-fn require_whole_tenant(caller: &Principal, permission: Permission) -> Result<(), Error> {
-    if caller.is_unconstrained() {
-        Ok(())
-    } else {
-        Err(Error::PermissionDenied(permission.name()))
-    }
 }
 
 /// Those of one client whose time is not over.

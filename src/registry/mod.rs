@@ -32,7 +32,7 @@ pub use catalogue::Catalogue;
 pub use clients::{
     ClientChanges, DEFAULT_ACCESS_LIFETIME, DEFAULT_REFRESH_LIFETIME, IssuedClient,
     MAX_SECRET_LIFETIME, MAX_SECRET_OVERLAP, MIN_SECRET_LIFETIME, NewClient, RegisteredClient,
-    Rotation, client_faults,
+    Rotation, client_faults, default_responses,
 };
 pub use providers::{NewProvider, ProviderEntry};
 pub use registration::{AppChanges, AppFields, NewApp};

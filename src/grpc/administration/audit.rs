@@ -25,10 +25,8 @@ const ACTION_MAX: usize = 64;
 /// provider, and a chain of which some is left out can't be verified.
 fn reader<T>(request: &Request<T>) -> Result<Caller, Status> {
     let caller = principal(request)?;
-    if caller.is_unconstrained() {
-        return Ok(caller);
-    }
-    Err(Error::Constrained(Permission::ReadAudit.name()).into())
+    caller.require_unconstrained(Permission::ReadAudit)?;
+    Ok(caller)
 }
 
 pub(super) async fn list(

@@ -14,7 +14,7 @@ use crate::model::{
 use crate::pb;
 use crate::registry::{
     ClientChanges, DEFAULT_ACCESS_LIFETIME, DEFAULT_REFRESH_LIFETIME, MAX_SECRET_LIFETIME,
-    MIN_SECRET_LIFETIME, NewClient, RegisteredClient, client_faults,
+    MIN_SECRET_LIFETIME, NewClient, RegisteredClient, client_faults, default_responses,
 };
 
 /// Longest lifetime that is looked at: the registry knows which is too long for what.
@@ -265,15 +265,6 @@ fn lifetime(
         "whole seconds are needed",
     );
     lifetime
-}
-
-/// What is answered where nothing else is asked for.
-fn default_responses(grants: &[ClientGrantType]) -> Vec<ClientResponseType> {
-    if grants.contains(&ClientGrantType::AuthorizationCode) {
-        vec![ClientResponseType::Code]
-    } else {
-        Vec::new()
-    }
 }
 
 fn default_grants() -> Vec<ClientGrantType> {

@@ -142,7 +142,7 @@ impl Registry {
     /// # Errors
     /// `CLIENT_STATE` for a revoked client; [`Error::InvalidArgument`] for one whose method has no
     /// secret, or for a request id of another request; [`Error::AlreadyExists`] for a retry after ten
-    /// minutes; [`Error::NotFound`]; [`Error::PermissionDenied`] for a caller with constraints.
+    /// minutes; [`Error::NotFound`]; [`Error::Constrained`] for a caller with constraints.
     pub async fn rotate_client_secret(
         &self,
         caller: &Caller,
@@ -150,6 +150,7 @@ impl Registry {
         rotation: &Rotation,
         message: &[u8],
     ) -> Result<IssuedClient, Error> {
+        caller.require_unconstrained(Permission::WriteClients)?;
         let message = own_message(caller, message);
         let request_id = &rotation.request_id;
         let once = Once::of(&caller.tenant, "RotateClientSecret", request_id, &message);

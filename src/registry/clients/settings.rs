@@ -45,10 +45,23 @@ pub struct ClientChanges {
     pub webhook_events: Option<Vec<String>>,
 }
 
+/// What a client may be answered where nothing else is asked for.
+pub fn default_responses(grants: &[ClientGrantType]) -> Vec<ClientResponseType> {
+    if grants.contains(&ClientGrantType::AuthorizationCode) {
+        vec![ClientResponseType::Code]
+    } else {
+        Vec::new()
+    }
+}
+
 impl ClientChanges {
     /// Makes the changes; the names of the fields that are others now, in the order of the message.
     pub(super) fn apply(&self, settings: &mut ClientSettings) -> Vec<&'static str> {
         let it = settings;
+        let grants = self.grant_types.as_ref().unwrap_or(&it.grant_types);
+        let emptied = self.response_types.as_ref().filter(|list| list.is_empty());
+        let default = emptied.map(|_| default_responses(grants));
+        let response_types = default.as_ref().or(self.response_types.as_ref());
         [
             put("name", &mut it.name, self.name.as_ref()),
             put(
@@ -79,11 +92,7 @@ impl ClientChanges {
                 &mut it.grant_types,
                 self.grant_types.as_ref(),
             ),
-            put(
-                "response_types",
-                &mut it.response_types,
-                self.response_types.as_ref(),
-            ),
+            put("response_types", &mut it.response_types, response_types),
             put(
                 "allowed_scopes",
                 &mut it.allowed_scopes,

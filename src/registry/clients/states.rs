@@ -53,7 +53,7 @@ impl Registry {
     ///
     /// # Errors
     /// `CLIENT_STATE` for one that was suspended or revoked; [`Error::Conflict`] when `version` is
-    /// not the current one; [`Error::NotFound`]; [`Error::PermissionDenied`] for a caller with
+    /// not the current one; [`Error::NotFound`]; [`Error::Constrained`] for a caller with
     /// constraints.
     pub async fn approve_client(
         &self,
@@ -97,7 +97,7 @@ impl Registry {
     /// Shuts a client out for good; its secrets are gone.
     ///
     /// # Errors
-    /// [`Error::NotFound`]; [`Error::PermissionDenied`] for a caller with constraints.
+    /// [`Error::NotFound`]; [`Error::Constrained`] for a caller with constraints.
     pub async fn revoke_client(
         &self,
         caller: &Caller,

@@ -11,6 +11,7 @@ use crate::fixture::provider::Account;
 use crate::fixture::rpcs::{Descriptors, Rpc, call_traced, channel};
 use crate::fixture::scene::Scene;
 use crate::fixture::scene::administration::user;
+use crate::fixture::scene::clients::pending;
 
 /// The caller's own redirect URI; nothing listens there.
 const OWN_URI: &str = "http://127.0.0.1:9/own";
@@ -58,6 +59,12 @@ async fn requests(b: &Broker, scene: &Scene) -> BTreeMap<&'static str, Vec<u8>> 
         ..Default::default()
     };
     all.insert("DeleteApp", unused.encode_to_vec());
+    let unapproved = pb::ApproveClientRequest {
+        client_id: pending(b).await,
+        reason: "by the book".to_owned(),
+        ..Default::default()
+    };
+    all.insert("ApproveClient", unapproved.encode_to_vec());
     // Of somebody who has nothing that would be told of by itself.
     let password = "an uncommon phrase of words";
     let gone = user(b, "gone@example.com", "owner-9", password).await;

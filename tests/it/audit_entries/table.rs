@@ -32,6 +32,9 @@ pub const TABLE: &[(&str, Tells)] = &[
     ("GetProvider", Nothing),
     ("GetApp", Nothing),
     ("ListApps", Nothing),
+    ("GetClient", Nothing),
+    ("ListClients", Nothing),
+    ("GetClientStats", Nothing),
     ("GetConnection", Nothing),
     ("ListConnections", Nothing),
     ("ListConnectedAccounts", Nothing),
@@ -99,6 +102,29 @@ pub const TABLE: &[(&str, Tells)] = &[
     ),
     ("CreateApp", These(&[("app.created", "app", "")])),
     ("UpdateApp", These(&[("app.updated", "app", "")])),
+    ("CreateClient", These(&[("client.created", "client", "")])),
+    ("UpdateClient", These(&[("client.updated", "client", "")])),
+    (
+        "RotateClientSecret",
+        These(&[("client.secret_rotated", "client", "")]),
+    ),
+    (
+        "ApproveClient",
+        These(&[("client.approved", "client", "by the book")]),
+    ),
+    (
+        "SuspendClient",
+        These(&[("client.suspended", "client", "by the book")]),
+    ),
+    (
+        "ReactivateClient",
+        These(&[("client.reactivated", "client", "by the book")]),
+    ),
+    (
+        "RevokeClient",
+        These(&[("client.revoked", "client", "by the book")]),
+    ),
+    ("DeleteClient", These(&[("client.deleted", "client", "")])),
     (
         "CreateSession",
         These(&[("session.created", "session", "")]),

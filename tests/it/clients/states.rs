@@ -51,7 +51,7 @@ on_both_engines! {
         assert!(active(&b).await.is_empty());
         let approved = approve(&b.admin, &id, "").await.unwrap();
         assert_eq!(approved.state(), pb::ClientState::Active);
-        assert_eq!(active(&b).await, [id.clone()]);
+        assert_eq!(active(&b).await, [id.as_str()]);
         let operator = b.caller(Role::Operator, Constraints::default()).await;
         let suspended = suspend(&operator, &id).await.unwrap();
         assert_eq!((suspended.state(), suspended.state_reason.as_str()), (pb::ClientState::Suspended, "complaints"));
