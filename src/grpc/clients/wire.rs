@@ -7,6 +7,7 @@ use crate::error::Error;
 use crate::grpc::client_registry::version;
 use crate::grpc::convert::{duration, etag, timestamp};
 use crate::grpc::fields::Fields;
+use crate::grpc::mask::Mask;
 use crate::model::{
     ClientAuthMethod, ClientGrantType, ClientResponseType, ClientSecret, ClientSettings,
     ClientState,
@@ -343,20 +344,8 @@ pub(super) fn changes(
     client: pb::Client,
     mask: Option<prost_types::FieldMask>,
 ) -> ClientChanges {
-    let paths = mask.map(|mask| mask.paths).unwrap_or_default();
-    for path in paths.iter().filter(|path| *path != "*") {
-        let shown: String = path.chars().filter(|c| !c.is_control()).take(64).collect();
-        fields.check(
-            MUTABLE.contains(&path.as_str()),
-            "update_mask",
-            format!("{shown:?} is not a field that can be changed"),
-        );
-    }
-    let all = paths.iter().any(|path| path == "*");
-    let named = |name: &str, set: bool| match paths.is_empty() {
-        true => set,
-        false => all || paths.iter().any(|path| path == name),
-    };
+    let mask = Mask::of(fields, mask, &MUTABLE);
+    let named = |name: &str, set: bool| mask.names(name, set);
     let judged = Judged::of(fields, &client);
     let method_named = named("auth_method", client.auth_method != 0);
     fields.check(
