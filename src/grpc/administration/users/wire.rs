@@ -203,13 +203,10 @@ mod tests {
 
     #[test]
     fn without_a_mask_what_is_set_changes() {
-        let wanted = pb::User {
-            display_name: String::new(),
-            ..sound()
-        };
-        let changes = read(wanted, &[]).unwrap();
-        assert_eq!(changes.display_name, None);
-        assert_eq!(changes.owner, read(sound(), &["owner"]).unwrap().owner);
+        let changes = read(sound(), &[]).unwrap();
+        assert_eq!(changes.owner, None);
+        let named = read(sound(), &["email", "email_verified", "role"]).unwrap();
+        assert_eq!((changes.email, changes.role), (named.email, named.role));
     }
 
     #[test]
