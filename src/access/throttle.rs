@@ -263,10 +263,17 @@ impl Throttle {
         let beyond = u32::try_from(failures)
             .unwrap_or_default()
             .saturating_sub(free);
+        let delay = self.delay(beyond);
         Count {
             failures,
             last_at: now,
-            blocked_until: now.plus(self.delay(beyond)),
+            // Without a wait nothing is blocked, not until now either: another attempt's now may be
+            // an earlier one.
+            blocked_until: if delay.is_zero() {
+                count.blocked_until
+            } else {
+                now.plus(delay)
+            },
         }
     }
 

@@ -36,7 +36,7 @@ pub async fn lock(tx: &mut Tx, subject: &[u8], now: Timestamp) -> Result<Count, 
         failures::subject.eq(subject),
         failures::failures.eq(0),
         failures::last_at.eq(now),
-        failures::blocked_until.eq(now),
+        failures::blocked_until.eq(Timestamp::default()),
     );
     // An update without effect locks, and gives the row back whoever made it.
     let row: (i32, Timestamp, Timestamp) = on!(tx, |c| diesel::insert_into(failures::table)

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use tokenbroker::Error;
+use tokenbroker::access::throttle::{Attempt, Throttle};
 
 use super::passwords::{assert_failed, sign_in, sign_in_from};
 use super::*;
@@ -41,6 +42,19 @@ on_both_engines! {
         sign_in_from(&b, "ada@example.com", &password, "203.0.113.1").await.unwrap();
         assert_failed(sign_in_from(&b, "ada@example.com", "a wrong password", "203.0.113.1").await);
         sign_in_from(&b, "ada@example.com", &password, "203.0.113.1").await.unwrap();
+        b.finish().await;
+    }
+
+    async fn who_asked_first_is_not_blocked_by_who_was_counted_first(engine: Engine) {
+        let b = Broker::start(engine).await;
+        let throttle = Throttle::new(b.ground.store().await, b.config.passwords.clone());
+        let first = b.clock.now();
+        let second = first.plus(Duration::from_secs(1));
+        let attempt = |email| Attempt::new("default", email, Some("192.0.2.1".parse().unwrap()));
+        let admitted = throttle.admit(attempt("eve@example.com"), second).await.unwrap();
+        throttle.succeeded(admitted, second).await.unwrap();
+        let admitted = throttle.admit(attempt("ada@example.com"), first).await.unwrap();
+        throttle.succeeded(admitted, first).await.unwrap();
         b.finish().await;
     }
 
