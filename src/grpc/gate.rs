@@ -234,7 +234,8 @@ impl Gate {
         }
         let address = address(extensions);
         self.addresses.admit(address)?;
-        let outcome = self.look_up(token, peer).await;
+        // Boxed: it is large, and would be moved with every call.
+        let outcome = Box::pin(self.look_up(token, peer)).await;
         if let Err(Error::Unauthenticated(unknown)) = &outcome
             && *unknown != Unknown::Missing
         {

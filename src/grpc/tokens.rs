@@ -57,10 +57,9 @@ async fn serve(
     }
     let tokens = Arc::clone(&context.tokens);
     let caller = caller();
-    context
-        .tasks
-        .run(async move { tokens.get(&caller, &target, &wanted).await })
-        .await
+    let rest = async move { tokens.get(&caller, &target, &wanted).await };
+    // Boxed: what waits for databases and providers is large, and would be moved with every call.
+    Box::pin(context.tasks.run(rest)).await
 }
 
 fn read(request: pb::GetAccessTokenRequest) -> Result<(Target, Wanted), Error> {
