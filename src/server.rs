@@ -4,6 +4,7 @@ mod incoming;
 mod peer;
 mod places;
 mod tls;
+mod web;
 
 use places::Places;
 pub use tls::Tls;
@@ -12,7 +13,6 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::serve::ListenerExt as _;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Server;
@@ -133,19 +133,8 @@ pub fn serve(
         }
     });
     let stopped = stop.clone();
-    let web = web.tap_io(|stream| {
-        // Answers are small: waiting to fill a packet only delays them.
-        let _ = stream.set_nodelay(true);
-    });
-    let pages = services
-        .web
-        .into_make_service_with_connect_info::<SocketAddr>();
-    let web_task = tokio::spawn(async move {
-        let serving = axum::serve(web, pages).with_graceful_shutdown(stopped.cancelled_owned());
-        if let Err(error) = serving.await {
-            tracing::error!(%error, "the browser listener failed");
-        }
-    });
+    let (pages, web_config) = (services.web, config.web.clone());
+    let web_task = tokio::spawn(async move { web::serve(web, pages, &web_config, stopped).await });
     Ok(Listening {
         grpc: grpc_address,
         web: web_address,

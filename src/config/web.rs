@@ -21,6 +21,10 @@ pub struct Web {
     pub trusted_proxies: Vec<IpNet>,
     /// The longest a page may take.
     pub request_timeout: Duration,
+    /// The most connections kept at once.
+    pub max_connections: usize,
+    /// How long a connection may be silent.
+    pub idle_timeout: Duration,
 }
 
 impl Web {
@@ -33,6 +37,8 @@ impl Web {
         let trusted_proxies =
             reader.list("web.trusted_proxies", "a network such as \"10.1.0.0/16\"");
         let request_timeout = reader.duration("web.request_timeout", SECOND..=5 * MINUTE);
+        let max_connections = reader.integer("web.max_connections", 1..=1_000_000);
+        let idle_timeout = reader.duration("web.idle_timeout", SECOND..=10 * MINUTE);
         let mut public_url = public_url?;
         if let Some(problem) = problem_of(&public_url) {
             reader.fault("web.public_url", problem);
@@ -46,6 +52,8 @@ impl Web {
             public_url,
             trusted_proxies,
             request_timeout,
+            max_connections,
+            idle_timeout,
         })
     }
 }

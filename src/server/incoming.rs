@@ -89,13 +89,7 @@ impl Door {
             let Ok(turn) = Arc::clone(&self.turns).acquire_owned().await else {
                 return;
             };
-            let (tcp, address) = match self.listener.accept().await {
-                Ok(accepted) => accepted,
-                Err(error) => {
-                    self.failed(&error).await;
-                    continue;
-                }
-            };
+            let (tcp, address) = accept(&self.listener, "gRPC", &mut self.failing).await;
             let place = match self.places.take(address.ip()) {
                 Ok(place) => place,
                 Err(full) => {
@@ -164,8 +158,19 @@ impl Door {
             tracing::warn!(%address, others, "a connection was closed: {why}");
         }
     }
+}
 
-    async fn failed(&mut self, error: &io::Error) {
+/// The next connection, however long it takes to have one. `name` is the listener's, for the log.
+pub(super) async fn accept(
+    listener: &TcpListener,
+    name: &str,
+    failing: &mut Seldom,
+) -> (TcpStream, SocketAddr) {
+    loop {
+        let error = match listener.accept().await {
+            Ok(accepted) => return accepted,
+            Err(error) => error,
+        };
         // The client's own: the next one may be fine.
         if matches!(
             error.kind(),
@@ -174,10 +179,10 @@ impl Door {
                 | io::ErrorKind::ConnectionRefused
                 | io::ErrorKind::Interrupted
         ) {
-            return;
+            continue;
         }
-        if let Some(others) = self.failing.admit() {
-            tracing::error!(%error, others, "the gRPC listener can't accept a connection");
+        if let Some(others) = failing.admit() {
+            tracing::error!(%error, others, "the {name} listener can't accept a connection");
         }
         tokio::time::sleep(ACCEPT_PAUSE).await;
     }
@@ -185,14 +190,14 @@ impl Door {
 
 /// Holds back what would be logged too often.
 #[derive(Default)]
-struct Seldom {
+pub(super) struct Seldom {
     last: Option<Instant>,
     held_back: u64,
 }
 
 impl Seldom {
     /// Whether to log now; if so, how often it was held back.
-    fn admit(&mut self) -> Option<u64> {
+    pub(super) fn admit(&mut self) -> Option<u64> {
         let now = Instant::now();
         if self.last.is_some_and(|last| now - last < LOG_INTERVAL) {
             self.held_back += 1;

@@ -1,5 +1,10 @@
 //! The browser listener as a web server: addresses, methods, headers, cookies.
 
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+
 use crate::callbacks::{Consented, consent, host, with};
 use crate::fixture::browser::{Browser, Page, plain_client};
 use crate::fixture::*;
@@ -22,6 +27,47 @@ pub fn assert_headers(page: &Page) {
     let policy = page.header("content-security-policy").unwrap();
     assert!(policy.contains("default-src 'none'") && policy.contains("frame-ancestors 'none'"));
     assert_eq!(page.header("access-control-allow-origin"), None);
+}
+
+/// Connects, says this and nothing more, and reads what comes until the server hangs up.
+async fn said(b: &Broker, words: &str) -> String {
+    let mut tcp = TcpStream::connect(host(b)).await.unwrap();
+    tcp.write_all(words.as_bytes()).await.unwrap();
+    let mut came = Vec::new();
+    // It may be reset with words of ours unread.
+    let _ = soon("the end of the connection", tcp.read_to_end(&mut came)).await;
+    String::from_utf8(came).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_browser_that_says_nothing_is_hung_up_on() {
+    let b = Broker::start_with(Engine::Sqlite, |config| {
+        config.web.idle_timeout = Duration::from_millis(200);
+    })
+    .await;
+    assert_eq!(said(&b, "").await, "");
+    assert!(
+        !said(&b, "GET / HTTP/1.1\r\nhost: here")
+            .await
+            .contains("404")
+    );
+    let answered = said(&b, "GET / HTTP/1.1\r\nhost: here\r\n\r\n").await;
+    assert!(answered.starts_with("HTTP/1.1 404"), "{answered}");
+    b.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_more_browsers_are_kept_than_configured() {
+    let b = Broker::start_with(Engine::Sqlite, |config| config.web.max_connections = 1).await;
+    let first = TcpStream::connect(host(&b)).await.unwrap();
+    assert_eq!(said(&b, "GET / HTTP/1.1\r\nhost: here\r\n\r\n").await, "");
+    drop(first);
+    let once = "GET / HTTP/1.1\r\nhost: here\r\nconnection: close\r\n\r\n";
+    eventually("there is a place again", || async {
+        said(&b, once).await.contains("404")
+    })
+    .await;
+    b.finish().await;
 }
 
 on_both_engines! {

@@ -72,6 +72,7 @@ pub const CRATES: &[(&str, &str)] = &[
     ),
     ("oauth2 reqwest", "oauth"),
     ("axum", "web server"),
+    ("hyper hyper_util", "server"),
     ("askama", "web"),
     ("tokio_rustls x509_cert", "server"),
     (
