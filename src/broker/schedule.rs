@@ -81,8 +81,8 @@ impl Schedule {
     }
 
     /// Takes what is due in hand, to be looked after as slots become free, and does not wait for it:
-    /// a provider that is slow to answer holds up the grants of its own apps. To be called again only
-    /// when it has returned. What has not got its slot at `stop` is left as it is.
+    /// an app whose provider is slow to answer holds up its own grants. To be called again only when it
+    /// has returned. What has not got its slot at `stop` is left as it is.
     ///
     /// # Errors
     /// The store's.
@@ -120,12 +120,13 @@ impl Schedule {
         let due = store::grants::any_tenant_due(&mut conn, now, &busy, rows).await?;
         drop(conn);
         let more = due.len() == limit;
-        for grant in due {
-            if !in_hand.contains(&grant.id) {
-                let place = self.in_hand.take(&grant);
-                let (this, stop) = (Arc::clone(self), stop.clone());
-                tasks.spawn(async move { this.in_turn(grant, place, &stop).await });
-            }
+        let new = due.into_iter().filter(|grant| !in_hand.contains(&grant.id));
+        for grant in new.take(batch) {
+            let Some(place) = self.in_hand.take(&grant, batch) else {
+                continue;
+            };
+            let (this, stop) = (Arc::clone(self), stop.clone());
+            tasks.spawn(async move { this.in_turn(grant, place, &stop).await });
         }
         Ok(more)
     }
@@ -140,7 +141,12 @@ impl Schedule {
         };
         if let Err(error) = self.look_after(&grant).await {
             crate::error::log(&error);
-            let later = self.clock.now().plus(PUT_OFF);
+            let pause = match error {
+                // The database was busy or away, which says nothing about the grant.
+                Error::Store(_) => self.config.backoff_initial,
+                _ => PUT_OFF,
+            };
+            let later = self.clock.now().plus(pause);
             if let Err(error) = self.move_to(&grant, Some(later)).await {
                 crate::error::log(&error);
             }

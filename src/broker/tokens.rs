@@ -382,7 +382,7 @@ impl Tokens {
             .refresh(caller, &loaded, RefreshTrigger::Rejected)
             .await;
         if let Err(Failure::Broken(_)) = &refreshed {
-            // The provider was not asked: the next report is to try again.
+            // This server failed: the next report is to try again.
             self.reported.invalidate(loaded.grant.id.as_str());
         }
         refreshed.map_err(|failure| failure.into_error(connection_id))?;

@@ -243,8 +243,10 @@ on_both_engines! {
     }
 
     async fn a_provider_that_does_not_answer_holds_up_nobody_elses_grants(engine: Engine) {
-        // Three of the four slots are one app's at most.
-        let b = Broker::start_with(engine, |config| config.refresh.concurrency = 4).await;
+        // One app has four grants in hand at most, and three of the slots.
+        let b = Broker::start_with(engine, |config| {
+            (config.refresh.concurrency, config.refresh.batch) = (4, 4);
+        }).await;
         let app = b.app().await;
         for owner in ["a", "b", "c", "d", "e"] {
             b.connect(&app, owner).await;

@@ -36,8 +36,8 @@ pub(super) struct Place {
 }
 
 impl InHand {
-    /// Where `slots` refreshes run at once. One app gets three quarters of them: a provider that does
-    /// not answer leaves the others some.
+    /// Where `slots` refreshes run at once. One app gets three quarters of them: while its provider does
+    /// not answer, the others have the rest.
     pub(super) fn new(slots: usize) -> Self {
         Self {
             held: Arc::default(),
@@ -59,10 +59,9 @@ impl InHand {
             .collect()
     }
 
-    /// Takes a grant that is not in hand.
-    pub(super) fn take(&self, grant: &Grant) -> Place {
+    /// Takes a grant that is not in hand, unless `most` of its app's are.
+    pub(super) fn take(&self, grant: &Grant, most: usize) -> Option<Place> {
         let mut held = self.held();
-        held.grants.insert(grant.id.clone());
         let app = held
             .apps
             .entry(grant.app_id.clone())
@@ -70,13 +69,18 @@ impl InHand {
                 grants: 0,
                 turns: Arc::new(Semaphore::new(self.share)),
             });
+        if app.grants >= most {
+            return None;
+        }
         app.grants += 1;
-        Place {
+        let turns = Arc::clone(&app.turns);
+        held.grants.insert(grant.id.clone());
+        Some(Place {
             list: self.clone(),
             grant_id: grant.id.clone(),
             app_id: grant.app_id.clone(),
-            turns: Arc::clone(&app.turns),
-        }
+            turns,
+        })
     }
 
     fn held(&self) -> MutexGuard<'_, Held> {
