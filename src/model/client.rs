@@ -72,7 +72,7 @@ pub struct ClientSettings {
     pub jwks: String,
     /// Where its public keys are fetched; empty for nowhere.
     pub jwks_uri: String,
-    /// Where people are sent back to, matched exactly.
+    /// Where people are sent back to, matched exactly but for the port of a loopback address.
     pub redirect_uris: Vec<String>,
     /// What it may exchange for tokens.
     pub grant_types: Vec<ClientGrantType>,

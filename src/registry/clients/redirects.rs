@@ -10,7 +10,8 @@ pub const REDIRECT_URIS_MAX: usize = 20;
 const URI_MAX: usize = 2_048;
 
 /// What is wrong with a redirect URI; `None` when nothing is. It is later compared byte by byte with
-/// what an authorisation request sends, so it is kept as it was given.
+/// what an authorisation request sends, but for the port of a loopback address (RFC 8252 section 7.3),
+/// so it is kept as it was given.
 pub(super) fn fault(uri: &str) -> Option<&'static str> {
     if uri.len() > URI_MAX {
         return Some("at most 2048 characters are allowed");
@@ -28,10 +29,17 @@ pub(super) fn fault(uri: &str) -> Option<&'static str> {
     if uri.contains('#') {
         return Some("a fragment is not allowed");
     }
+    // RFC 3986 has them percent-encoded only; it is compared and sent as it is.
+    if uri.contains(['"', '<', '>', '^', '`', '{', '|', '}']) {
+        return Some("holds a character that must be percent-encoded");
+    }
     let Ok(url) = Url::parse(uri) else {
         return Some("is not an absolute URI");
     };
-    if !url.username().is_empty() || url.password().is_some() {
+    // By the text: a parsed URL does not tell of an empty one.
+    let authority = uri.split_once("//").map(|(_, rest)| rest);
+    let authority = authority.and_then(|rest| rest.split(['/', '?']).next());
+    if authority.is_some_and(|authority| authority.contains('@')) {
         return Some("user info is not allowed");
     }
     match url.scheme() {
@@ -43,7 +51,7 @@ pub(super) fn fault(uri: &str) -> Option<&'static str> {
         "http" => Some("http is allowed on loopback only; use https"),
         // RFC 8252 section 7.1: a domain name of the app's owner, reversed. It keeps out `javascript`
         // and its kind, and names that anybody may take.
-        scheme if scheme.contains('.') && uri.contains(":/") => None,
+        scheme if scheme.contains('.') && has_path(uri, scheme) => None,
         _ => Some("needs https, http on loopback, or a private-use scheme with a dot"),
     }
 }
@@ -51,6 +59,11 @@ pub(super) fn fault(uri: &str) -> Option<&'static str> {
 fn names_a_host(uri: &str, start: &str) -> bool {
     uri.split_at_checked(start.len())
         .is_some_and(|(head, rest)| head.eq_ignore_ascii_case(start) && !rest.starts_with('/'))
+}
+
+fn has_path(uri: &str, scheme: &str) -> bool {
+    uri.get(scheme.len()..)
+        .is_some_and(|rest| rest.starts_with(":/"))
 }
 
 fn is_loopback(url: &Url) -> bool {
@@ -95,6 +108,10 @@ mod tests {
             "https://acme.example/cb#",
             "https://acme.example/cb#part",
             "https://user@acme.example/cb",
+            "https://@acme.example/cb",
+            "https://:@acme.example",
+            "https://acme.example/a|b",
+            "com.example.app:x?next=a:/b",
             "https://acme.example@evil.example/cb",
             "https://evil.example\\@acme.example/cb",
             "https:acme.example/cb",
