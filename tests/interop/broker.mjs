@@ -10,14 +10,15 @@ import { Process, freePort, until } from './processes.mjs';
 const ROOT = fileURLToPath(new URL('../..', import.meta.url));
 const DEADLINE = 20_000;
 
-const definition = protoLoader.loadSync(['tokenbroker/v1/token_broker.proto', 'tokenbroker/v1/client_registry.proto'], {
+const services = ['token_broker', 'client_registry', 'administration'];
+const definition = protoLoader.loadSync(services.map((name) => `tokenbroker/v1/${name}.proto`), {
   includeDirs: [join(ROOT, 'proto')],
   keepCase: true,
   enums: String,
   longs: Number,
   defaults: true,
 });
-const { TokenBroker, ClientRegistry } = grpc.loadPackageDefinition(definition).tokenbroker.v1;
+const { TokenBroker, ClientRegistry, Administration } = grpc.loadPackageDefinition(definition).tokenbroker.v1;
 
 /** A plain object as `google.protobuf.Struct`, which the loader knows no short form for. */
 export function struct(object) {
@@ -109,15 +110,14 @@ export class Broker {
     this.clients = Array.from({ length: 4 }, (_, index) => {
       const options = { 'grpc.use_local_subchannel_pool': 1, 'tokenbroker.interop': index };
       const credentials = grpc.credentials.createInsecure();
-      return [new TokenBroker(this.target, credentials, options), new ClientRegistry(this.target, credentials, options)];
+      return [TokenBroker, ClientRegistry, Administration].map((Service) => new Service(this.target, credentials, options));
     });
     this.next = 0;
   }
 
-  /** Calls a method of either service, by turns over the connections. */
+  /** Calls a method of any service, by turns over the connections. */
   call(method, request = {}, { key = this.key } = {}) {
-    const [broker, registry] = this.clients[this.next++ % this.clients.length];
-    const client = typeof broker[method] === 'function' ? broker : registry;
+    const client = this.clients[this.next++ % this.clients.length].find((one) => typeof one[method] === 'function');
     const metadata = new grpc.Metadata();
     if (key) metadata.set('authorization', `Bearer ${key}`);
     return new Promise((resolve, reject) => {
@@ -130,7 +130,7 @@ export class Broker {
 
   /** Stops it by its process id and returns how it ended. */
   async stop() {
-    for (const pair of this.clients ?? []) for (const client of pair) client.close();
+    for (const connection of this.clients ?? []) for (const client of connection) client.close();
     this.clients = [];
     return this.process.stop();
   }

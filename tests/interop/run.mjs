@@ -179,6 +179,23 @@ async function main(shop) {
       && done.headers['cache-control'] === 'no-store', done.headers);
     equal('a link nobody made leads nowhere', (await visit(browser, `${broker.publicUrl}/connect/nothing`)).status, 404);
 
+    // The owner signs in through the provider: by the connection that is theirs.
+    await broker.call('CreateUser', { email: 'ada@example.test', owner: 'owner-1' });
+    const signIn = await broker.call('StartSignIn', { app: 'branch-7', return_url: shop.returnUrl });
+    await visit(browser, signIn.sign_in_url, { login: 'ada' });
+    const { authorization_id: signedIn, code: proof } = shop.visits.at(-1) ?? {};
+    const provided = { provider: { authorization_id: signedIn, code: proof } };
+    const session = await broker.call('CreateSession', provided, { key: '' });
+    equal('a code of a sign-in is good once', (await refusal(broker.call('CreateSession', provided, { key: '' }))).reason, 'SIGN_IN_FAILED');
+    const own = await broker.call('ListConnections', {}, { key: session.session_token });
+    equal('a signed-in person sees their own connections alone', own.connections.map((one) => one.owner), ['owner-1']);
+    equal('and gets no tokens', (await refusal(broker.call('GetAccessToken', { connection_id: connection.id }, { key: session.session_token }))).code, 'PERMISSION_DENIED');
+    const stranger = await broker.call('StartSignIn', { app: 'branch-7', return_url: shop.returnUrl });
+    await visit(browser, stranger.sign_in_url, { login: 'mallory' });
+    const { authorization_id: strange, code } = shop.visits.at(-1) ?? {};
+    equal('a stranger at the provider is nobody here',
+      (await refusal(broker.call('CreateSession', { provider: { authorization_id: strange, code } }, { key: '' }))).reason, 'SIGN_IN_FAILED');
+
     // Revoke.
     const held = (await get()).token.access_token;
     const revoked = await broker.call('RevokeConnection', { connection_id: connection.id, reason: 'interop' });
