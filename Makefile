@@ -33,7 +33,7 @@ lint: doc ## Check formatting, clippy, documentation, protos and dependencies
 doc: ## Build the documentation, private items too; warnings fail
 	RUSTDOCFLAGS="--deny warnings" $(CARGO) doc --locked --no-deps --document-private-items
 
-interop: ## Check against a real OpenID provider, a headless Chromium, Python and grpcurl
+interop: ## Check against real OAuth clients and a provider, a headless Chromium, Python and grpcurl
 	tests/interop/run.sh
 
 playground: ## Start a provider to play with on http://127.0.0.1:9400

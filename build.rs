@@ -5,16 +5,19 @@ use std::path::PathBuf;
 
 use prost::Message;
 
-const PROTOS: [&str; 3] = [
+const PROTOS: [&str; 4] = [
     "tokenbroker/v1/administration.proto",
+    "tokenbroker/v1/authorization_server.proto",
     "tokenbroker/v1/client_registry.proto",
     "tokenbroker/v1/token_broker.proto",
 ];
 
 /// Messages with a secret field: their generated `Debug` would print it. `src/pb.rs` gives them one
 /// that does not, and fails to compile when a name is missing there.
-const SECRET_MESSAGES: [&str; 25] = [
+const SECRET_MESSAGES: [&str; 37] = [
     "AccessToken",
+    "AuthorizationCodeGrant",
+    "ClientCredentials",
     "CompleteAuthorizationRequest",
     "ConfirmAuthorizationRequest",
     "ConnectedAccount",
@@ -24,19 +27,29 @@ const SECRET_MESSAGES: [&str; 25] = [
     "CreateSessionRequest",
     "CreateSessionResponse",
     "CreateUserRequest",
+    "DeviceCodeGrant",
+    "DpopProof",
+    "ExchangeTokenRequest",
+    "ExchangeTokenResponse",
     "ExportPersonResponse",
+    "GetUserInfoRequest",
     "ImportedApiKey",
     "ImportedOAuth1",
     "ImportedOAuth2",
+    "IntrospectTokenRequest",
     "PasswordCredentials",
     "ProviderCredentials",
     "RefreshSessionRequest",
     "RefreshSessionResponse",
+    "RefreshTokenGrant",
+    "RevokeTokenRequest",
     "RotateApiKeyResponse",
     "RotateAppSecretRequest",
     "RotateClientSecretResponse",
     "SetPasswordRequest",
     "StartAuthorizationResponse",
+    "StartDeviceAuthorizationRequest",
+    "StartDeviceAuthorizationResponse",
     "StartSignInResponse",
     "UpdateClientResponse",
 ];

@@ -1,11 +1,16 @@
 //! The composition root: the only place that wires.
 
+mod accounts;
+
+pub use accounts::persons;
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
+use self::accounts::Accounts;
 use crate::access::audit::{Reads, Refusals, Trail};
 use crate::access::certificates::Certificates;
 use crate::access::jwt::Jwts;
@@ -15,22 +20,18 @@ use crate::access::{ApiKeys, Callers, Sessions, Users, sessions};
 use crate::bootstrap::{self, FirstKey, StartError};
 use crate::broker::events::Listener;
 use crate::broker::journal::Journal;
-use crate::broker::{
-    Authorizations, Connections, Hub, Persons, Refresher, Schedule, Syncs, TokenCache, Tokens,
-    Vault, refresh,
-};
+use crate::broker::{Hub, Persons, Refresher, Schedule, Syncs, TokenCache, Tokens, refresh};
 use crate::clock::Clock;
 use crate::config::Config;
-use crate::crypto::Keyring;
 use crate::freshness::Freshness;
 use crate::grpc::administration;
+use crate::grpc::authorization_server::AuthorizationServerService;
 use crate::grpc::client_registry::ClientRegistryService;
 use crate::grpc::gate::Gate;
 use crate::grpc::streams::Streams;
 use crate::grpc::token_broker::Context;
+use crate::issuer::{self, Issuer};
 use crate::maintenance::Retention;
-use crate::oauth::{Http, HttpConfig};
-use crate::registry::Registry;
 use crate::server::{self, Listening, Services, Tls};
 use crate::store::{Engine, Store};
 use crate::tasks::Tasks;
@@ -47,6 +48,7 @@ pub struct Running {
     keys: Arc<ApiKeys>,
     users: Arc<Users>,
     callers: Arc<Callers>,
+    issuer: Arc<Issuer>,
     tallies: Tallies,
     trail: Arc<Trail>,
     first_key: Option<FirstKey>,
@@ -88,6 +90,10 @@ pub async fn start(config: Config, clock: Clock) -> Result<Running, StartError> 
 
     let grpc_listener = server::bind(config.grpc.listen).await?;
     let web_listener = server::bind(config.web.listen).await?;
+    let issuer_listener = match config.issuer.listen {
+        Some(address) => Some(server::bind(address).await?),
+        None => None,
+    };
     let tasks = Tasks::default();
     let poke = Arc::new(Notify::new());
     let stopping = CancellationToken::new();
@@ -136,7 +142,7 @@ pub async fn start(config: Config, clock: Clock) -> Result<Running, StartError> 
         clock: clock.clone(),
         vault: vault.clone(),
         registry: Arc::clone(&registry),
-        http,
+        http: http.clone(),
         journal,
         config: config.refresh.clone(),
         tasks: tasks.clone(),
@@ -181,9 +187,23 @@ pub async fn start(config: Config, clock: Clock) -> Result<Running, StartError> 
         Arc::clone(&connections),
         Arc::clone(&trail),
     ));
+    let issuer = Arc::new(Issuer::new(issuer::Parts {
+        store: store.clone(),
+        keyring: keyring.clone(),
+        clock: clock.clone(),
+        http,
+        config: config.issuer.clone(),
+        web_url: config.web.public_url.clone(),
+        users: Arc::clone(&users),
+        freshness: Arc::clone(&freshness),
+        poke: Arc::clone(&poke),
+        metrics: Arc::clone(&metrics),
+    }));
     let syncs = Arc::new(Syncs::new(store.clone(), keyring, clock.clone()));
     let heard = Arc::clone(&cache);
     let forget: Listener = Box::new(move |event| heard.hear(event));
+    let heard = Arc::clone(&issuer);
+    let forget_issued: Listener = Box::new(move |event| heard.forget(event));
     let hub = Arc::new(Hub::new(
         store.clone(),
         config.events.clone(),
@@ -191,11 +211,12 @@ pub async fn start(config: Config, clock: Clock) -> Result<Running, StartError> 
         Arc::clone(&poke),
         Arc::clone(&callers),
         Arc::clone(&metrics),
-        vec![forget],
+        vec![forget, forget_issued],
         stopping.clone(),
     ));
 
     registry.declare(&config.apps).await?;
+    issuer.prepare().await?;
     // What a crash left behind comes first: nothing may be refreshed from before it.
     refresher.recover().await?;
     hub.begin().await?;
@@ -222,6 +243,7 @@ pub async fn start(config: Config, clock: Clock) -> Result<Running, StartError> 
         config: Arc::clone(&config),
         schedule,
         authorizations: Arc::clone(&authorizations),
+        issuer: Arc::clone(&issuer),
         retention,
         cache: Arc::clone(&cache),
         callers: Arc::clone(&callers),
@@ -234,10 +256,22 @@ pub async fn start(config: Config, clock: Clock) -> Result<Running, StartError> 
     let services = Services {
         web: web::router(
             Arc::clone(&authorizations),
+            Arc::clone(&issuer),
             tasks.clone(),
             &config.web.public_url,
             Arc::clone(&tallies.refusals),
             &config.web.trusted_proxies,
+        ),
+        endpoints: web::endpoints(
+            Arc::clone(&issuer),
+            tasks.clone(),
+            &config.issuer,
+            &config.web.trusted_proxies,
+        ),
+        authorization_server: AuthorizationServerService::new(
+            Arc::clone(&issuer),
+            tasks.clone(),
+            clock.clone(),
         ),
         client_registry: ClientRegistryService::new(Arc::clone(&registry), tasks.clone()),
         administration: administration::Context {
@@ -275,7 +309,16 @@ pub async fn start(config: Config, clock: Clock) -> Result<Running, StartError> 
             tasks: tasks.clone(),
         },
     };
-    let listening = server::serve(grpc_listener, web_listener, services, &config, tls)?;
+    let listening = server::serve(
+        server::Bound {
+            grpc: grpc_listener,
+            web: web_listener,
+            issuer: issuer_listener,
+        },
+        services,
+        &config,
+        tls,
+    )?;
     listening.ready().await;
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
@@ -295,6 +338,7 @@ pub async fn start(config: Config, clock: Clock) -> Result<Running, StartError> 
         keys,
         users,
         callers,
+        issuer,
         tallies,
         trail,
         first_key,
@@ -320,97 +364,6 @@ fn tls(config: &Config, clock: &Clock) -> Result<Option<Tls>, StartError> {
     Ok(tls.transpose()?)
 }
 
-/// How providers are reached.
-fn http(config: &Config, clock: &Clock) -> Result<Http, StartError> {
-    let http = Http::new(HttpConfig {
-        timeout: config.refresh.http_timeout,
-        connect_timeout: config.providers.connect_timeout,
-        allow_private_networks: config.providers.allow_private_networks,
-        allowed_networks: config.providers.allowed_networks.clone(),
-    });
-    let http = http.map_err(|error| StartError::Other(error.into()))?;
-    Ok(http.with_clock(clock.clone()))
-}
-
-/// What connects accounts and ends that, of the service and of the command line.
-struct Accounts {
-    http: Http,
-    registry: Arc<Registry>,
-    vault: Vault,
-    authorizations: Arc<Authorizations>,
-    connections: Arc<Connections>,
-}
-
-impl Accounts {
-    fn new(
-        config: &Config,
-        store: &Store,
-        keyring: &Keyring,
-        clock: &Clock,
-        cache: &Arc<TokenCache>,
-        poke: &Arc<Notify>,
-    ) -> Result<Self, StartError> {
-        let http = http(config, clock)?;
-        let vault = Vault::new(keyring.clone(), config.refresh.clone());
-        let registry = Arc::new(Registry::new(
-            store.clone(),
-            keyring.clone(),
-            clock.clone(),
-            http.clone(),
-            config.web.public_url.clone(),
-            Arc::clone(poke),
-        ));
-        let authorizations = Arc::new(Authorizations::new(
-            store.clone(),
-            vault.clone(),
-            clock.clone(),
-            http.clone(),
-            Arc::clone(&registry),
-            config.authorizations.clone(),
-            config.web.public_url.clone(),
-            Arc::clone(poke),
-        ));
-        let connections = Arc::new(Connections::new(
-            store.clone(),
-            vault.clone(),
-            clock.clone(),
-            http.clone(),
-            Arc::clone(&registry),
-            Arc::clone(cache),
-            Arc::clone(poke),
-        ));
-        Ok(Self {
-            http,
-            registry,
-            vault,
-            authorizations,
-            connections,
-        })
-    }
-}
-
-/// What is held about persons, for the command line: connections end as they do in the service, which
-/// hears of it where it runs beside.
-///
-/// # Errors
-/// [`StartError`] when the keys can't be read.
-pub fn persons(config: &Config, store: &Store, clock: &Clock) -> Result<Persons, StartError> {
-    let keyring = bootstrap::keyring(config)?;
-    let poke = Arc::new(Notify::new());
-    let freshness = Arc::new(Freshness::new(config.cache.max_staleness));
-    let cache = Arc::new(TokenCache::new(1, freshness));
-    let accounts = Accounts::new(config, store, &keyring, clock, &cache, &poke)?;
-    let stopping = CancellationToken::new();
-    let trail = Trail::new(store.clone(), keyring, clock.clone(), config, stopping);
-    Ok(Persons::new(
-        store.clone(),
-        clock.clone(),
-        accounts.authorizations,
-        accounts.connections,
-        Arc::new(trail),
-    ))
-}
-
 impl Running {
     /// Where gRPC is served.
     pub fn grpc_address(&self) -> SocketAddr {
@@ -420,6 +373,11 @@ impl Running {
     /// Where browsers are.
     pub fn web_address(&self) -> SocketAddr {
         self.listening.web
+    }
+
+    /// Where clients of our own authorisation server are, if its endpoints are on.
+    pub fn issuer_address(&self) -> Option<SocketAddr> {
+        self.listening.issuer
     }
 
     /// The keys, for tests that make their own.
@@ -454,7 +412,9 @@ impl Running {
         if let Err(error) = self.tallies.flush(&self.cache, true).await {
             crate::error::log(&error);
         }
-        if let Err(error) = workers::flush(&self.store, &self.cache, &self.callers).await {
+        if let Err(error) =
+            workers::flush(&self.store, &self.cache, &self.callers, &self.issuer).await
+        {
             crate::error::log(&error);
         }
         // Last: it covers whatever was written until here.

@@ -10,7 +10,7 @@ use std::io::{self, IsTerminal as _, Read as _, Write as _};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use secrecy::ExposeSecret as _;
+use secrecy::{ExposeSecret as _, SecretString};
 use url::Url;
 use zeroize::Zeroizing;
 
@@ -379,7 +379,7 @@ pub async fn first_api_key(
         }));
     }
     let path = config.data_dir.join(FIRST_KEY_FILE);
-    if let Err(error) = keep(&path, &secret) {
+    if let Err(error) = keep_secret(&path, secret.text()) {
         keys.revoke(&key.id).await?;
         tracing::error!(
             "the first API key could not be written and was revoked; make one with `tokenbroker api-key create --name NAME --role admin`"
@@ -409,13 +409,16 @@ impl From<crate::Error> for StartError {
     }
 }
 
-/// Writes the key to a new file of mode 0600; one of an earlier installation is replaced as a
+/// Writes a secret to a new file of mode 0600, a line; one of an earlier installation is replaced as a
 /// whole, so that neither its permissions nor what it links to matter.
-fn keep(path: &Path, secret: &BearerSecret) -> io::Result<()> {
+///
+/// # Errors
+/// What the file system answers.
+pub fn keep_secret(path: &Path, secret: &SecretString) -> io::Result<()> {
     if let Some(folder) = path.parent() {
         private_file::create_folder(folder)?;
     }
-    let line = Zeroizing::new(format!("{}\n", secret.text().expose_secret()));
+    let line = Zeroizing::new(format!("{}\n", secret.expose_secret()));
     match private_file::write_new(path, line.as_bytes()) {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
             private_file::replace(path, line.as_bytes())

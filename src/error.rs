@@ -43,6 +43,10 @@ pub enum Resource {
     Session,
     /// An OAuth client.
     Client,
+    /// A request at our authorisation server.
+    AuthorizationRequest,
+    /// What a person gave a client.
+    IssuedGrant,
 }
 
 impl Resource {
@@ -57,6 +61,8 @@ impl Resource {
             Self::User => "user",
             Self::Session => "session",
             Self::Client => "client",
+            Self::AuthorizationRequest => "authorization request",
+            Self::IssuedGrant => "grant",
         }
     }
 }
@@ -104,6 +110,8 @@ pub enum Precondition {
     NotASignInProvider,
     /// The OAuth client is not in a state for this.
     ClientState,
+    /// The authorisation request is not in a state for this.
+    AuthorizationRequestState,
 }
 
 impl Precondition {
@@ -130,6 +138,7 @@ impl Precondition {
             Self::ApiKeyEnded => "API_KEY_ENDED",
             Self::NotASignInProvider => "NOT_A_SIGN_IN_PROVIDER",
             Self::ClientState => "CLIENT_STATE",
+            Self::AuthorizationRequestState => "AUTHORIZATION_REQUEST_STATE",
         }
     }
 }
@@ -283,6 +292,9 @@ pub enum Error {
     /// Report it: a defect.
     #[error("an internal error occurred")]
     Internal(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// Do as OAuth 2.0 says: a client of our authorisation server asked for what it can't have.
+    #[error("{}: {}", .0.code.as_str(), .0.description)]
+    Oauth(crate::model::OauthError),
     /// The store failed.
     #[error("the store failed")]
     Store(#[from] StoreError),
@@ -296,6 +308,9 @@ fn describe(violations: &[FieldViolation]) -> String {
         .join("; ")
 }
 
+/// That the server stops, for those whose streams end with it.
+const STOPPING: &str = "the server is stopping; resume elsewhere";
+
 impl Error {
     /// One field that is not as it must be.
     pub fn invalid(field: impl Into<String>, description: impl Into<String>) -> Self {
@@ -308,6 +323,16 @@ impl Error {
             precondition,
             message: message.into(),
         }
+    }
+
+    /// A refusal in the words of OAuth 2.0.
+    pub fn oauth(code: crate::model::OauthErrorCode, description: impl Into<String>) -> Self {
+        Self::Oauth(crate::model::OauthError::new(code, description))
+    }
+
+    /// What streams end with when the server stops.
+    pub fn stopping() -> Self {
+        Self::Unavailable(STOPPING.to_owned(), None)
     }
 
     /// A defect.
@@ -330,6 +355,10 @@ impl From<crate::crypto::Error> for Error {
 /// Logs what an operator can act on, with all its causes; callers' own mistakes are theirs. Called
 /// once, where an error is turned into an answer.
 pub fn log(error: &Error) {
+    // Whoever stopped the server knows, and there is one for each stream.
+    if matches!(error, Error::Unavailable(what, None) if what == STOPPING) {
+        return;
+    }
     if let Error::Unavailable(..) | Error::Internal(_) | Error::Store(_) = error {
         let mut causes = String::new();
         let mut source = std::error::Error::source(error);

@@ -17,6 +17,7 @@ pub mod store;
 
 pub mod access;
 pub mod broker;
+pub mod issuer;
 pub mod maintenance;
 pub mod registry;
 

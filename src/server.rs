@@ -1,4 +1,4 @@
-//! The listeners: gRPC and the browser's, health, and the way down.
+//! The listeners: gRPC, the browser's and that of OAuth clients, health, and the way down.
 
 mod incoming;
 mod peer;
@@ -22,11 +22,13 @@ use tonic_health::server::HealthReporter;
 use crate::bootstrap::StartError;
 use crate::config::Config;
 use crate::grpc::administration;
+use crate::grpc::authorization_server::AuthorizationServerService;
 use crate::grpc::client_registry::ClientRegistryService;
 use crate::grpc::gate::Gate;
 use crate::grpc::token_broker::Context;
 use crate::pb;
 use crate::pb::administration_server::AdministrationServer;
+use crate::pb::authorization_server_server::AuthorizationServerServer;
 use crate::pb::client_registry_server::ClientRegistryServer;
 use crate::pb::token_broker_server::TokenBrokerServer;
 
@@ -38,18 +40,34 @@ pub struct Services {
     pub client_registry: ClientRegistryService,
     /// Administration.
     pub administration: administration::Context,
+    /// AuthorizationServer.
+    pub authorization_server: AuthorizationServerService,
     /// Before them all.
     pub gate: Gate,
     /// The browser edge.
     pub web: axum::Router,
+    /// What OAuth clients call.
+    pub endpoints: axum::Router,
 }
 
-/// Listeners that are bound, and what serves them.
+/// Listeners that are bound already, so that a taken port is an error at the start.
+pub struct Bound {
+    /// For gRPC.
+    pub grpc: TcpListener,
+    /// For browsers.
+    pub web: TcpListener,
+    /// For OAuth clients, where they are served.
+    pub issuer: Option<TcpListener>,
+}
+
+/// Listeners that serve, and what serves them.
 pub struct Listening {
     /// Where gRPC is served.
     pub grpc: SocketAddr,
     /// Where browsers are.
     pub web: SocketAddr,
+    /// Where OAuth clients are; none where those endpoints are off.
+    pub issuer: Option<SocketAddr>,
     health: HealthReporter,
     serving: Vec<tokio::task::JoinHandle<()>>,
     stop: CancellationToken,
@@ -67,25 +85,21 @@ pub async fn bind(address: SocketAddr) -> Result<TcpListener, StartError> {
     TcpListener::bind(address).await.map_err(failed)
 }
 
-/// Serves on listeners that are bound already, so that a taken port is an error at the start. With
-/// `tls` gRPC is encrypted.
+/// Serves. With `tls` gRPC is encrypted.
 ///
 /// # Errors
 /// [`StartError::Other`] when a listener has no address or reflection can't be built.
 pub fn serve(
-    grpc: TcpListener,
-    web: TcpListener,
+    bound: Bound,
     services: Services,
     config: &Config,
     tls: Option<Tls>,
 ) -> Result<Listening, StartError> {
+    let Bound { grpc, web, issuer } = bound;
     let grpc_config = &config.grpc;
-    let grpc_address = grpc
-        .local_addr()
-        .map_err(|error| StartError::Other(error.into()))?;
-    let web_address = web
-        .local_addr()
-        .map_err(|error| StartError::Other(error.into()))?;
+    let grpc_address = address(&grpc)?;
+    let web_address = address(&web)?;
+    let issuer_address = issuer.as_ref().map(address).transpose()?;
     let stop = CancellationToken::new();
     let (health, health_service) = tonic_health::server::health_reporter();
     // Older tools know the alpha of the protocol only.
@@ -112,6 +126,10 @@ pub fn serve(
         )
         .add_service(
             AdministrationServer::new(services.administration).max_decoding_message_size(most),
+        )
+        .add_service(
+            AuthorizationServerServer::new(services.authorization_server)
+                .max_decoding_message_size(most),
         );
     let tls = tls.map(Arc::new);
     if let Some(tls) = tls.clone() {
@@ -120,6 +138,7 @@ pub fn serve(
     let places = Places::new(
         grpc_config.max_connections,
         config.limits.connections_per_address,
+        &[],
     );
     let patience = grpc_config.handshake_timeout;
     let incoming = incoming::incoming(grpc, tls, places, patience, stop.clone());
@@ -132,16 +151,48 @@ pub fn serve(
             tracing::error!(%error, "the gRPC listener failed");
         }
     });
-    let stopped = stop.clone();
-    let (pages, web_config) = (services.web, config.web.clone());
-    let web_task = tokio::spawn(async move { web::serve(web, pages, &web_config, stopped).await });
+    let mut serving = vec![grpc_task];
+    let browsers = door("browser", web, config);
+    serving.push(tokio::spawn(web::serve(
+        browsers,
+        services.web,
+        stop.clone(),
+    )));
+    if let Some(issuer) = issuer {
+        let clients = door("OAuth", issuer, config);
+        serving.push(tokio::spawn(web::serve(
+            clients,
+            services.endpoints,
+            stop.clone(),
+        )));
+    }
     Ok(Listening {
         grpc: grpc_address,
         web: web_address,
+        issuer: issuer_address,
         health,
-        serving: vec![grpc_task, web_task],
+        serving,
         stop,
     })
+}
+
+fn address(listener: &TcpListener) -> Result<SocketAddr, StartError> {
+    let address = listener.local_addr();
+    address.map_err(|error| StartError::Other(error.into()))
+}
+
+/// A listener that speaks HTTP/1.1: each has places of its own, so that one can't crowd out the other.
+fn door(name: &'static str, listener: TcpListener, config: &Config) -> web::Door {
+    web::Door {
+        name,
+        listener,
+        places: Places::new(
+            config.web.max_connections,
+            config.limits.connections_per_address,
+            &config.web.trusted_proxies,
+        ),
+        idle_timeout: config.web.idle_timeout,
+    }
 }
 
 fn reflected() -> tonic_reflection::server::Builder<'static> {
@@ -153,11 +204,12 @@ fn reflected() -> tonic_reflection::server::Builder<'static> {
 }
 
 /// The services that health is told of; the empty name is the whole server.
-const SERVICES: [&str; 4] = [
+const SERVICES: [&str; 5] = [
     "",
     "tokenbroker.v1.TokenBroker",
     "tokenbroker.v1.ClientRegistry",
     "tokenbroker.v1.Administration",
+    "tokenbroker.v1.AuthorizationServer",
 ];
 
 impl Listening {

@@ -13,6 +13,7 @@ use crate::broker::{Authorizations, Schedule, TokenCache};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::error::Error;
+use crate::issuer::Issuer;
 use crate::maintenance::Retention;
 use crate::store::{self, Store, Tx};
 use crate::tasks::Tasks;
@@ -36,6 +37,8 @@ pub struct Workers {
     pub schedule: Arc<Schedule>,
     /// Authorisations left over.
     pub authorizations: Arc<Authorizations>,
+    /// Our own authorisation server: what lapsed, keys that are due, uses counted in memory.
+    pub issuer: Arc<Issuer>,
     /// Logs to prune.
     pub retention: Arc<Retention>,
     /// Uses counted in memory.
@@ -60,6 +63,7 @@ impl Workers {
             config,
             schedule,
             authorizations,
+            issuer,
             retention,
             cache,
             callers,
@@ -101,6 +105,21 @@ impl Workers {
                 async move { authorizations.sweep(SWEEP_BATCH).await.map(drop) }
             },
         );
+        let sweeping = Arc::clone(&issuer);
+        every(
+            &tasks,
+            stop,
+            config.authorizations.sweep_interval,
+            move || {
+                let issuer = Arc::clone(&sweeping);
+                async move { issuer.sweep(SWEEP_BATCH).await.map(drop) }
+            },
+        );
+        let signing = Arc::clone(&issuer);
+        every(&tasks, stop, KEYS_INTERVAL, move || {
+            let issuer = Arc::clone(&signing);
+            async move { issuer.rotate_keys().await.map(drop) }
+        });
         every(&tasks, stop, config.retention.sweep_interval, move || {
             let retention = Arc::clone(&retention);
             async move { retention.sweep().await.map(drop) }
@@ -109,10 +128,11 @@ impl Workers {
             let (store, cache) = (store.clone(), Arc::clone(&cache));
             let callers = Arc::clone(&callers);
             let (tallies, metrics) = (tallies.clone(), Arc::clone(&metrics));
+            let issuer = Arc::clone(&issuer);
             async move {
                 metrics.cache_holds(cache.len());
                 let told = tallies.flush(&cache, false).await;
-                both(flush(&store, &cache, &callers).await, told)
+                both(flush(&store, &cache, &callers, &issuer).await, told)
             }
         });
     }
@@ -123,12 +143,20 @@ const NOTICE_INTERVAL: Duration = Duration::from_secs(60);
 /// Authorisations taken in one sweep.
 const SWEEP_BATCH: i64 = 200;
 
-/// Stores the uses counted in memory, of connections and of keys. Also called at shutdown, so that
+/// Keys are looked at again this often: other replicas make some, too.
+const KEYS_INTERVAL: Duration = Duration::from_secs(60);
+
+/// Stores the uses counted in memory, of connections, of keys and of tokens that we issued. Also called at shutdown, so that
 /// an orderly stop loses none.
 ///
 /// # Errors
 /// The store's; what was not stored is counted again.
-pub async fn flush(store: &Store, cache: &TokenCache, callers: &Callers) -> Result<(), Error> {
+pub async fn flush(
+    store: &Store,
+    cache: &TokenCache,
+    callers: &Callers,
+    issuer: &Issuer,
+) -> Result<(), Error> {
     let taken = cache.take_uses();
     let add = async |tx: &mut Tx, chunk: &[Taken]| {
         for one in chunk {
@@ -141,7 +169,10 @@ pub async fn flush(store: &Store, cache: &TokenCache, callers: &Callers) -> Resu
     for one in taken.iter().skip(done) {
         cache.give_back(one);
     }
-    both(callers.flush_use().await, stored)
+    both(
+        issuer.flush_use().await,
+        both(callers.flush_use().await, stored),
+    )
 }
 
 /// One error is returned, and logged by whoever called; a second is logged here.

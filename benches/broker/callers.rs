@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
 use tokenbroker::pb;
 use tokenbroker::pb::administration_client::AdministrationClient;
+use tokenbroker::pb::authorization_server_client::AuthorizationServerClient;
 use tokenbroker::pb::client_registry_client::ClientRegistryClient;
 use tokenbroker::pb::token_broker_client::TokenBrokerClient;
 use tonic::metadata::{Ascii, MetadataValue};
@@ -44,7 +45,10 @@ impl tonic::service::Interceptor for WithKey {
 pub struct Caller {
     /// TokenBroker.
     pub broker: TokenBrokerClient<InterceptedService<Channel, WithKey>>,
-    registry: ClientRegistryClient<InterceptedService<Channel, WithKey>>,
+    /// ClientRegistry.
+    pub registry: ClientRegistryClient<InterceptedService<Channel, WithKey>>,
+    /// AuthorizationServer.
+    pub authorization_server: AuthorizationServerClient<InterceptedService<Channel, WithKey>>,
     administration: AdministrationClient<InterceptedService<Channel, WithKey>>,
 }
 
@@ -58,6 +62,10 @@ impl Caller {
         Ok(Self {
             broker: TokenBrokerClient::with_interceptor(channel.clone(), key.clone()),
             registry: ClientRegistryClient::with_interceptor(channel.clone(), key.clone()),
+            authorization_server: AuthorizationServerClient::with_interceptor(
+                channel.clone(),
+                key.clone(),
+            ),
             administration: AdministrationClient::with_interceptor(channel, key),
         })
     }
@@ -147,16 +155,16 @@ impl Caller {
         Ok(made.into_inner().secret)
     }
 
-    /// A new user who may read tokens.
-    pub async fn user(&self, email: &str, password: &str) -> Outcome<()> {
+    /// A new user who may read tokens: their id.
+    pub async fn user(&self, email: &str, password: &str) -> Outcome<String> {
         let request = pb::CreateUserRequest {
             email: email.to_owned(),
             password: password.to_owned(),
             role: pb::Role::Consumer.into(),
             ..Default::default()
         };
-        self.administration.clone().create_user(request).await?;
-        Ok(())
+        let made = self.administration.clone().create_user(request).await?;
+        Ok(made.into_inner().user.ok_or("no user was made")?.id)
     }
 
     /// Signs a user in: the session token.

@@ -1,14 +1,14 @@
 //! `GetAccessToken` by what the caller is known by, and by what is made of the call.
 
-use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use prost::Message as _;
 
 use crate::callers::{self, Caller};
+use crate::contestant::{self, Contestant};
 use crate::ground::{Engine, Ground, Server};
-use crate::h2load::{Answer, Load};
-use crate::process::{Cores, Process};
+use crate::h2load::{self, Answer, Load};
+use crate::process::Cores;
 use crate::provider::LocalProvider;
 use crate::report::Section;
 use crate::spread::{self, grouped};
@@ -50,26 +50,9 @@ struct Warm {
     _provider: LocalProvider,
 }
 
-struct Contestant<'a> {
-    name: &'static str,
-    process: &'a Process,
-    server: SocketAddr,
-    body: &'a PathBuf,
-    bearer: Option<String>,
-    answer: Answer,
-    calls: u64,
-    rates: Vec<f64>,
-    spent: Vec<f64>,
-}
-
 pub async fn measure(scale: Scale) -> Outcome<Section> {
     let mut section = Section::new("Callers, limits and the audit trail", TEXT.to_owned(), HEAD);
-    let several = std::thread::available_parallelism()?.get() > 1;
-    let (serving, loading) = if several {
-        (Cores::One(0), Cores::One(1))
-    } else {
-        (Cores::All, Cores::All)
-    };
+    let (serving, loading) = Cores::apart()?;
 
     let mut ground = Ground::new(Engine::Sqlite).await?;
     let (jwt, settings) = issuer::jwt(ground.folder())?;
@@ -87,11 +70,7 @@ pub async fn measure(scale: Scale) -> Outcome<Section> {
 
     let answer = plain.ground.file("answer.bin");
     std::fs::write(&answer, &plain.answer)?;
-    let env = [
-        (echo::SHAPE, "message"),
-        (echo::ANSWER, &*answer.to_string_lossy()),
-    ];
-    let (echoing, echo_address) = Process::in_role("echo", serving, &env)?;
+    let (echoing, echo_address) = echo::start("message", &answer, serving)?;
 
     let calls = scale.of(80_000, 20_000);
     let key = plain.ground.key("consumer")?;
@@ -102,52 +81,47 @@ pub async fn measure(scale: Scale) -> Outcome<Section> {
     if over.token(&plain.connection).await.is_ok() {
         return Err("the limited key is not over its limit".into());
     }
+    let by_key = plain.load(Some(&key), loading, calls);
+    let by_jwt = plain.load(Some(&jwt), loading, calls);
+    let refused = Load {
+        answer: Answer::Refusal,
+        ..plain.load(Some(&limited), loading, calls)
+    };
+    let serving = &plain.server.process;
     let mut contestants = vec![
-        Contestant {
-            process: &echoing,
-            server: echo_address,
-            ..plain.contestant(ECHO, Some(key.clone()), calls)
-        },
-        plain.contestant("API key", Some(key), calls),
-        plain.contestant("session token", Some(session), calls),
-        Contestant {
-            process: &echoing,
-            server: echo_address,
-            ..plain.contestant(ECHO_SENT_JWT, Some(jwt.clone()), calls)
-        },
-        plain.contestant(JWT, Some(jwt), calls),
-        encrypted.contestant("client certificate, over TLS", None, calls),
-        Contestant {
-            answer: Answer::Refusal,
-            ..plain.contestant("API key, refused by its limit", Some(limited), calls)
-        },
+        Contestant::new(ECHO, &echoing, by_key.to(echo_address)),
+        Contestant::new("API key", serving, by_key),
+        Contestant::new(
+            "session token",
+            serving,
+            plain.load(Some(&session), loading, calls),
+        ),
+        Contestant::new(ECHO_SENT_JWT, &echoing, by_jwt.to(echo_address)),
+        Contestant::new(JWT, serving, by_jwt),
+        Contestant::new(
+            "client certificate, over TLS",
+            &encrypted.server.process,
+            encrypted.load(None, loading, calls),
+        ),
+        Contestant::new("API key, refused by its limit", serving, refused),
     ];
     let rounds = scale.of(9, 3);
-    for round in 0..=rounds {
-        // Whoever comes first in a round has another machine than whoever comes last.
-        contestants.rotate_left(1);
-        for one in &mut contestants {
-            one.run(loading, round > 0)?;
-        }
-    }
-    // The first round and so many more: back to where they began.
-    let turned = (rounds + 1) % contestants.len();
-    contestants.rotate_right(turned);
+    contestant::compete(&mut contestants, rounds)?;
 
     // Behind the others: what they leave to be chained would slow down whoever comes next.
-    let others = contestants.len();
-    for (warm, name) in telling.iter().zip([
+    let keys = telling.iter().map(|warm| warm.ground.key("consumer"));
+    let keys = keys.collect::<Outcome<Vec<String>>>()?;
+    let names = [
         "API key, each read told (SQLite)",
         "API key, each read told (PostgreSQL)",
-    ]) {
-        let key = warm.ground.key("consumer")?;
-        contestants.push(warm.contestant(name, Some(key), scale.of(1_000, 200)));
+    ];
+    let mut behind = Vec::new();
+    for ((warm, key), name) in telling.iter().zip(&keys).zip(names) {
+        let load = warm.load(Some(key), loading, scale.of(1_000, 200));
+        behind.push(Contestant::new(name, &warm.server.process, load));
     }
-    for round in 0..=rounds {
-        for one in contestants.iter_mut().skip(others) {
-            one.run(loading, round > 0)?;
-        }
-    }
+    contestant::compete(&mut behind, rounds)?;
+    contestants.extend(behind);
     let rates_of = |name: &str| {
         let found = contestants.iter().find(|one| one.name == name);
         found.map(|one| one.rates.clone()).unwrap_or_default()
@@ -198,17 +172,18 @@ impl Warm {
         })
     }
 
-    fn contestant(&self, name: &'static str, bearer: Option<String>, calls: u64) -> Contestant<'_> {
-        Contestant {
-            name,
-            process: &self.server.process,
+    /// What it is sent by the holder of this.
+    fn load<'a>(&'a self, key: Option<&'a str>, cores: Cores, calls: u64) -> Load<'a> {
+        Load {
+            call: h2load::GET_ACCESS_TOKEN,
             server: self.server.address,
-            body: &self.body,
-            bearer,
-            answer: Answer::Bytes(self.answer.len() as u64 + 5),
             calls,
-            rates: Vec::new(),
-            spent: Vec::new(),
+            clients: FULL,
+            cores,
+            body: &self.body,
+            key,
+            answer: Answer::Bytes(self.answer.len() as u64 + 5),
+            log: None,
         }
     }
 
@@ -217,30 +192,5 @@ impl Warm {
         self.admin.token(&self.connection).await?;
         self.server.process.stop()?;
         self.ground.remove().await
-    }
-}
-
-impl Contestant<'_> {
-    fn run(&mut self, cores: Cores, counts: bool) -> Outcome<()> {
-        let before = self.process.spent()?;
-        let load = Load {
-            server: self.server,
-            calls: self.calls,
-            clients: FULL,
-            cores,
-            body: self.body,
-            key: self.bearer.as_deref(),
-            answer: self.answer,
-            log: None,
-        };
-        let seen = load.run()?;
-        let spent = self.process.spent()?.saturating_sub(before);
-        // The first round warms up.
-        if counts {
-            self.rates.push(seen.rate);
-            let micros = spent.as_secs_f64() * 1e6;
-            self.spent.push(micros / self.calls as f64);
-        }
-        Ok(())
     }
 }

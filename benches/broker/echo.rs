@@ -1,12 +1,16 @@
 //! The yardstick: tonic with nothing behind it. One unary call under the broker's own path, so
-//! that the load generator's command line is the same but for the port.
+//! that the load generator's command line is the same but for the port. For forms, hyper alone.
 
 use std::convert::Infallible;
 use std::future::{Ready, ready};
+use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use prost::Message as _;
+use http_body_util::{BodyExt as _, Full};
+use hyper::body::{Bytes, Incoming};
+use prost::Message;
 use tokenbroker::pb;
 use tokio::net::TcpListener;
 use tonic::codegen::{Body, BoxFuture, StdError};
@@ -17,50 +21,79 @@ use tonic::{Request, Response, Status};
 use tonic_prost::ProstCodec;
 use tower::Service;
 
-use crate::{Outcome, process};
+use crate::process::{self, Cores, Process};
+use crate::{Fault, Outcome};
 
 /// Names the file with the encoded answer that the broker gives.
-pub const ANSWER: &str = "BENCH_ANSWER";
-/// `text` or `message`.
-pub const SHAPE: &str = "BENCH_SHAPE";
+const ANSWER: &str = "BENCH_ANSWER";
+/// `text`, `message`, `introspection`, `tokens` or `form`.
+const SHAPE: &str = "BENCH_SHAPE";
 
-/// What is answered, of the same size on the wire either way.
-#[derive(Clone)]
-enum Echo {
-    /// One string: the barest answer there is. A `String` is a message with one field.
-    Text(Arc<str>),
-    /// The broker's own message, cloned for each call.
-    Message(Arc<pb::GetAccessTokenResponse>),
+/// What is asked and answered, of the same size on the wire as the broker's.
+trait Rpc: Send + Sync + 'static {
+    const SERVICE: &'static str;
+    type Asked: Message + Default + 'static;
+    type Answer: Message + Default + Clone + 'static;
 }
 
-impl UnaryService<String> for Echo {
-    type Response = String;
-    type Future = Ready<Result<Response<String>, Status>>;
-    fn call(&mut self, _: Request<String>) -> Self::Future {
-        ready(match self {
-            Self::Text(text) => Ok(Response::new(text.as_ref().to_owned())),
-            Self::Message(_) => Err(Status::internal("the echo answers messages")),
-        })
+/// One string: the barest answer there is. A `String` is a message with one field.
+struct Text;
+
+impl Rpc for Text {
+    const SERVICE: &'static str = "tokenbroker.v1.TokenBroker";
+    type Asked = String;
+    type Answer = String;
+}
+
+/// The broker's own message.
+struct GetAccessToken;
+
+impl Rpc for GetAccessToken {
+    const SERVICE: &'static str = "tokenbroker.v1.TokenBroker";
+    type Asked = pb::GetAccessTokenRequest;
+    type Answer = pb::GetAccessTokenResponse;
+}
+
+struct IntrospectToken;
+
+impl Rpc for IntrospectToken {
+    const SERVICE: &'static str = "tokenbroker.v1.AuthorizationServer";
+    type Asked = pb::IntrospectTokenRequest;
+    type Answer = pb::IntrospectTokenResponse;
+}
+
+struct ExchangeToken;
+
+impl Rpc for ExchangeToken {
+    const SERVICE: &'static str = "tokenbroker.v1.AuthorizationServer";
+    type Asked = pb::ExchangeTokenRequest;
+    type Answer = pb::ExchangeTokenResponse;
+}
+
+/// Clones one answer for each call.
+struct Echo<R: Rpc>(Arc<R::Answer>);
+
+impl<R: Rpc> Clone for Echo<R> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
     }
 }
 
-impl UnaryService<pb::GetAccessTokenRequest> for Echo {
-    type Response = pb::GetAccessTokenResponse;
-    type Future = Ready<Result<Response<pb::GetAccessTokenResponse>, Status>>;
-    fn call(&mut self, _: Request<pb::GetAccessTokenRequest>) -> Self::Future {
-        ready(match self {
-            Self::Message(message) => Ok(Response::new(pb::GetAccessTokenResponse::clone(message))),
-            Self::Text(_) => Err(Status::internal("the echo answers text")),
-        })
+impl<R: Rpc> UnaryService<R::Asked> for Echo<R> {
+    type Response = R::Answer;
+    type Future = Ready<Result<Response<R::Answer>, Status>>;
+    fn call(&mut self, _: Request<R::Asked>) -> Self::Future {
+        ready(Ok(Response::new(R::Answer::clone(&self.0))))
     }
 }
 
-impl NamedService for Echo {
-    const NAME: &'static str = "tokenbroker.v1.TokenBroker";
+impl<R: Rpc> NamedService for Echo<R> {
+    const NAME: &'static str = R::SERVICE;
 }
 
-impl<B> Service<http::Request<B>> for Echo
+impl<R, B> Service<http::Request<B>> for Echo<R>
 where
+    R: Rpc,
     B: Body + Send + 'static,
     B::Error: Into<StdError> + Send + 'static,
 {
@@ -75,43 +108,58 @@ where
     fn call(&mut self, request: http::Request<B>) -> Self::Future {
         let echo = self.clone();
         Box::pin(async move {
-            Ok(match &echo {
-                Self::Text(_) => {
-                    let codec = ProstCodec::<String, String>::default();
-                    Grpc::new(codec).unary(echo, request).await
-                }
-                Self::Message(_) => {
-                    let codec = ProstCodec::<
-                        pb::GetAccessTokenResponse,
-                        pb::GetAccessTokenRequest,
-                    >::default();
-                    Grpc::new(codec).unary(echo, request).await
-                }
-            })
+            let codec = ProstCodec::<R::Answer, R::Asked>::default();
+            Ok(Grpc::new(codec).unary(echo, request).await)
         })
     }
 }
 
-/// Serves with the settings that the broker's listener has by default.
+/// Starts one that answers what is in the file.
+pub fn start(shape: &str, answer: &Path, cores: Cores) -> Outcome<(Process, SocketAddr)> {
+    let env = [(SHAPE, shape), (ANSWER, &*answer.to_string_lossy())];
+    Process::in_role("echo", cores, &env)
+}
+
+/// The role.
 pub async fn serve() -> Outcome<()> {
     let answer = std::fs::read(std::env::var(ANSWER)?)?;
-    let echo = match std::env::var(SHAPE)?.as_str() {
-        "text" => Echo::Text(text_of_size(answer.len())?.into()),
-        "message" => Echo::Message(Arc::new(pb::GetAccessTokenResponse::decode(&*answer)?)),
-        shape => return Err(format!("there is no shape {shape}").into()),
-    };
+    match std::env::var(SHAPE)?.as_str() {
+        "text" => serve_rpc::<Text>(text_of_size(answer.len())?).await,
+        "message" => serve_rpc::<GetAccessToken>(Message::decode(&*answer)?).await,
+        "introspection" => serve_rpc::<IntrospectToken>(Message::decode(&*answer)?).await,
+        "tokens" => serve_rpc::<ExchangeToken>(Message::decode(&*answer)?).await,
+        "form" => {
+            let answer = Bytes::from(answer);
+            process::serve_http1(move |request| answer_form(request, answer.clone())).await
+        }
+        shape => Err(format!("there is no shape {shape}").into()),
+    }
+}
+
+/// With the settings that the broker's listener has by default.
+async fn serve_rpc<R: Rpc>(answer: R::Answer) -> Outcome<()> {
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let address = listener.local_addr()?;
     let config = tokenbroker::config::Config::defaults(&std::env::temp_dir())?.grpc;
     let serving = Server::builder()
         .http2_keepalive_interval(Some(config.keepalive_interval))
         .max_concurrent_streams(Some(config.max_concurrent_streams))
-        .add_service(echo)
+        .add_service(Echo::<R>(Arc::new(answer)))
         .serve_with_incoming(TcpIncoming::from(listener).with_nodelay(Some(true)));
     tokio::select! {
         served = serving => Ok(served?),
         gone = process::announce(address) => gone,
     }
+}
+
+/// Reads the form as far as it must, and answers JSON.
+async fn answer_form(
+    request: hyper::Request<Incoming>,
+    answer: Bytes,
+) -> Outcome<hyper::Response<Full<Bytes>>> {
+    request.into_body().collect().await?;
+    let answered = hyper::Response::builder().header("content-type", "application/json");
+    answered.body(Full::from(answer)).map_err(Fault::from)
 }
 
 /// A string whose encoding as a message has this size.

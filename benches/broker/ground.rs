@@ -61,6 +61,8 @@ pub struct Server {
     pub process: Process,
     /// Where it serves gRPC; with TLS, where a relay does that encrypts.
     pub address: SocketAddr,
+    /// Where browsers are.
+    pub web: SocketAddr,
     /// From the start of the process to the first successful answer.
     pub started_in: Duration,
 }
@@ -198,7 +200,7 @@ impl Ground {
     /// Starts a server and waits until it answers.
     pub async fn start(&self, replica: &str, cores: Cores) -> Outcome<Server> {
         let began = Instant::now();
-        let (mut process, mut address) = self.launch(replica, cores)?;
+        let (mut process, mut address, web) = self.launch(replica, cores)?;
         if let Some(tls) = &self.tls {
             address = tls.relay(address).await?;
         }
@@ -212,11 +214,13 @@ impl Ground {
         Ok(Server {
             process,
             address,
+            web,
             started_in: began.elapsed(),
         })
     }
 
-    fn launch(&self, replica: &str, cores: Cores) -> Outcome<(Process, SocketAddr)> {
+    /// The process, and where it serves gRPC and browsers.
+    fn launch(&self, replica: &str, cores: Cores) -> Outcome<(Process, SocketAddr, SocketAddr)> {
         let (grpc, web) = (free_port()?, free_port()?);
         let log = std::fs::File::create(self.file(&format!("{replica}.log")))?;
         let process = Process::start(
@@ -229,7 +233,7 @@ impl Ground {
                 .stdout(Stdio::null())
                 .stderr(log),
         )?;
-        Ok((process, SocketAddr::from(([127, 0, 0, 1], grpc))))
+        Ok((process, loopback(grpc), loopback(web)))
     }
 
     /// Removes what PostgreSQL holds of it; the folder goes by itself.
@@ -242,6 +246,11 @@ impl Ground {
 }
 
 /// A port that was free a moment ago.
-fn free_port() -> Outcome<u16> {
+pub fn free_port() -> Outcome<u16> {
     Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
+}
+
+/// A port of this machine.
+pub fn loopback(port: u16) -> SocketAddr {
+    SocketAddr::from(([127, 0, 0, 1], port))
 }

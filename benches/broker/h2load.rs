@@ -9,11 +9,23 @@ use crate::Outcome;
 use crate::process::Cores;
 use crate::spread::Spread;
 
-/// The call that is measured.
-const PATH: &str = "/tokenbroker.v1.TokenBroker/GetAccessToken";
+/// The call that most sections measure.
+pub const GET_ACCESS_TOKEN: Call = Call::Rpc("/tokenbroker.v1.TokenBroker/GetAccessToken");
+
+/// What is called.
+#[derive(Clone, Copy)]
+pub enum Call {
+    /// An RPC, by its path: over HTTP/2.
+    Rpc(&'static str),
+    /// A path that a form is posted to: over HTTP/1.1, where a connection carries one call at a time.
+    Form(&'static str),
+}
 
 /// One run.
+#[derive(Clone)]
 pub struct Load<'a> {
+    /// What is called.
+    pub call: Call,
     /// The server.
     pub server: SocketAddr,
     /// Calls in all.
@@ -22,7 +34,7 @@ pub struct Load<'a> {
     pub clients: (u32, u32),
     /// Where the generator runs.
     pub cores: Cores,
-    /// The request, framed.
+    /// The request: a framed message, or a form.
     pub body: &'a Path,
     /// What is sent as a bearer token, such as an API key; none where a certificate is known.
     pub key: Option<&'a str>,
@@ -35,7 +47,7 @@ pub struct Load<'a> {
 /// What calls are answered with: anything else ends the run.
 #[derive(Clone, Copy)]
 pub enum Answer {
-    /// So many bytes, framed.
+    /// So many bytes; of a message, framed.
     Bytes(u64),
     /// None: a limit refuses all calls but those few that it lets through while the run lasts.
     Refusal,
@@ -50,19 +62,38 @@ pub struct Seen {
 }
 
 impl Load<'_> {
+    /// The same for another server.
+    pub fn to(&self, server: SocketAddr) -> Self {
+        Self {
+            server,
+            ..self.clone()
+        }
+    }
+
     /// Runs it.
     ///
     /// gRPC answers every call with HTTP 200; one that failed carries no data, so the bytes received
-    /// tell whether all succeeded.
+    /// tell whether all succeeded. A token that is not good is told of with fewer bytes, too.
     pub fn run(&self) -> Outcome<Seen> {
         let (clients, streams) = self.clients;
         let mut command = self.cores.command("h2load");
         command
             .args(["-n", &self.calls.to_string(), "-c", &clients.to_string()])
             .args(["-m", &streams.to_string(), "-t", "1"])
-            .args(["-H", "te: trailers", "-H", "content-type: application/grpc"])
             .arg("-d")
             .arg(self.body);
+        let path = match self.call {
+            Call::Rpc(path) => {
+                command.args(["-H", "te: trailers"]);
+                command.args(["-H", "content-type: application/grpc"]);
+                path
+            }
+            Call::Form(path) => {
+                let form = "content-type: application/x-www-form-urlencoded";
+                command.args(["--h1", "-H", form]);
+                path
+            }
+        };
         if let Some(key) = self.key {
             command.args(["-H", &format!("authorization: Bearer {key}")]);
         }
@@ -70,7 +101,7 @@ impl Load<'_> {
             let _ = std::fs::remove_file(log);
             command.arg("--log-file").arg(log);
         }
-        command.arg(format!("http://{}{PATH}", self.server));
+        command.arg(format!("http://{}{path}", self.server));
         let output = command.stdin(Stdio::null()).output()?;
         let text = String::from_utf8(output.stdout)?;
         let odd = |what: &str| format!("{what} in what h2load says:\n{text}");

@@ -10,7 +10,9 @@
     reason = "what measures has the system's clock, and goes around the pool it measures"
 )]
 
+mod authorization_server;
 mod callers;
+mod contestant;
 mod credentials;
 mod database;
 mod echo;
@@ -83,6 +85,10 @@ async fn measure() -> Outcome<()> {
     }
     if wanted("passwords") {
         report.add(passwords::measure(scale).await?);
+    }
+    if wanted("issuer") {
+        report.add(authorization_server::introspections::measure(scale).await?);
+        report.add(authorization_server::exchanges::measure(scale).await?);
     }
     if wanted("refreshes") {
         report.add(refreshes::measure(scale).await?);

@@ -5,6 +5,14 @@ use std::net::SocketAddr;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use http_body_util::Full;
+use hyper::body::{Bytes, Incoming};
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper::{Request, Response};
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpListener;
+
 use crate::Outcome;
 
 /// Names what this binary is when it is started as a child.
@@ -26,6 +34,16 @@ pub enum Cores {
 }
 
 impl Cores {
+    /// Where a server runs, and where its load comes from: apart, where there are several.
+    pub fn apart() -> Outcome<(Self, Self)> {
+        let several = std::thread::available_parallelism()?.get() > 1;
+        Ok(if several {
+            (Self::One(0), Self::One(1))
+        } else {
+            (Self::All, Self::All)
+        })
+    }
+
     /// A command that runs `program` there. The process id is the program's: taskset becomes it.
     pub fn command(self, program: &str) -> Command {
         match self {
@@ -123,6 +141,28 @@ impl Drop for Process {
     fn drop(&mut self) {
         let _ = self.0.kill();
         let _ = self.0.wait();
+    }
+}
+
+/// For roles: answers over HTTP/1.1 until the parent is gone.
+pub async fn serve_http1<A, F>(answer: A) -> Outcome<()>
+where
+    A: Fn(Request<Incoming>) -> F + Clone + Send + 'static,
+    F: Future<Output = Outcome<Response<Full<Bytes>>>> + Send + 'static,
+{
+    let listener = TcpListener::bind("127.0.0.1:0").await?;
+    let address = listener.local_addr()?;
+    let serving = async {
+        loop {
+            let (stream, _) = listener.accept().await?;
+            stream.set_nodelay(true)?;
+            let service = service_fn(answer.clone());
+            tokio::spawn(http1::Builder::new().serve_connection(TokioIo::new(stream), service));
+        }
+    };
+    tokio::select! {
+        ended = serving => ended,
+        gone = announce(address) => gone,
     }
 }
 

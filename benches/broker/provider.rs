@@ -7,13 +7,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::{Bytes, Incoming};
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
 use hyper::{Method, Request, Response};
-use hyper_util::rt::TokioIo;
 use tokenbroker::model::Provider;
 use tokenbroker::model::provider::Rotation;
-use tokio::net::TcpListener;
 
 use crate::process::{self, Cores, Process};
 use crate::{Outcome, callers};
@@ -62,22 +58,8 @@ impl LocalProvider {
 
 /// The role.
 pub async fn serve() -> Outcome<()> {
-    let listener = TcpListener::bind("127.0.0.1:0").await?;
-    let address = listener.local_addr()?;
     let given = Arc::new(AtomicU64::new(0));
-    let serving = async {
-        loop {
-            let (stream, _) = listener.accept().await?;
-            stream.set_nodelay(true)?;
-            let given = Arc::clone(&given);
-            let service = service_fn(move |request| answer(request, Arc::clone(&given)));
-            tokio::spawn(http1::Builder::new().serve_connection(TokioIo::new(stream), service));
-        }
-    };
-    tokio::select! {
-        ended = serving => ended,
-        gone = process::announce(address) => gone,
-    }
+    process::serve_http1(move |request| answer(request, Arc::clone(&given))).await
 }
 
 async fn answer(

@@ -6,7 +6,7 @@ use prost::Message as _;
 
 use crate::callers::{self, Caller};
 use crate::ground::{Engine, Ground};
-use crate::h2load::{Answer, Load, Seen};
+use crate::h2load::{self, Answer, Load, Seen};
 use crate::process::{Cores, Process};
 use crate::provider::LocalProvider;
 use crate::report::Section;
@@ -98,11 +98,7 @@ async fn round(
 
     let mut contestants = Vec::new();
     for (name, shape) in [(TEXT_ECHO, "text"), (MESSAGE_ECHO, "message")] {
-        let env = [
-            (echo::SHAPE, shape),
-            (echo::ANSWER, &*answer_file.to_string_lossy()),
-        ];
-        let (process, server) = Process::in_role("echo", serving, &env)?;
+        let (process, server) = echo::start(shape, &answer_file, serving)?;
         contestants.push(Contestant::new(name, process, server));
     }
     contestants.push(Contestant::new(
@@ -186,6 +182,7 @@ fn run(
     log: Option<&Path>,
 ) -> Outcome<Seen> {
     let load = Load {
+        call: h2load::GET_ACCESS_TOKEN,
         server,
         calls,
         clients,

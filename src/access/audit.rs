@@ -77,6 +77,11 @@ impl Who {
         Self::new(ActorKind::User, id, tenant, origin.clone())
     }
 
+    /// A client of our own authorisation server that proved who it is, or can't: a public one.
+    pub fn client(id: &str, tenant: &str, origin: &Origin) -> Self {
+        Self::new(ActorKind::Client, id, tenant, origin.clone())
+    }
+
     /// A known caller, calling from there.
     pub fn of(principal: &Principal, origin: Origin) -> Self {
         let kind = match principal.credential {

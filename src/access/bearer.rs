@@ -25,6 +25,16 @@ pub enum Prefix {
     SessionRefresh,
     /// The secret of an OAuth client, `tbc_`.
     ClientSecret,
+    /// An access token of our own authorisation server, `tba_`.
+    AccessToken,
+    /// A refresh token of our own authorisation server, `tbf_`.
+    RefreshToken,
+    /// An authorisation code, `tbo_`.
+    AuthorizationCode,
+    /// A device code, `tbd_`.
+    DeviceCode,
+    /// What a `request_uri` ends with, `tbp_`.
+    PushedRequest,
 }
 
 impl Prefix {
@@ -35,6 +45,11 @@ impl Prefix {
             Self::Session => "tbs_",
             Self::SessionRefresh => "tbr_",
             Self::ClientSecret => "tbc_",
+            Self::AccessToken => "tba_",
+            Self::RefreshToken => "tbf_",
+            Self::AuthorizationCode => "tbo_",
+            Self::DeviceCode => "tbd_",
+            Self::PushedRequest => "tbp_",
         }
     }
 }

@@ -3,7 +3,7 @@
 mod addresses;
 mod registry;
 
-pub use addresses::{Addresses, network};
+pub use addresses::{Addresses, Failures, network};
 pub use registry::Limits;
 
 use std::num::NonZeroU32;

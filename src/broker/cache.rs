@@ -383,7 +383,8 @@ impl TokenCache {
             | EventKind::Expiring
             | EventKind::Updated
             | EventKind::ApiKeyChanged
-            | EventKind::SessionsEnded => {}
+            | EventKind::SessionsEnded
+            | EventKind::IssuedEnded => {}
         }
     }
 

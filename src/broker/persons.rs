@@ -12,6 +12,7 @@ use crate::access::users::require_over;
 use crate::access::{Caller, Permission};
 use crate::clock::Clock;
 use crate::error::{Error, Resource};
+use crate::model::{EventKind, NewEvent};
 use crate::store::persons::Person;
 use crate::store::{self, Store, transact};
 
@@ -77,8 +78,8 @@ impl Persons {
         }
     }
 
-    /// Erases a person: user, sessions, preferences, connections, authorisations, and of the logs
-    /// all but ids. With `validate_only` it counts and changes nothing; log rows are not counted
+    /// Erases a person: user, sessions, preferences, what they gave to OAuth clients, connections,
+    /// authorisations, and of the logs all but ids. With `validate_only` it counts and changes nothing; log rows are not counted
     /// then. After an error part of it is done: call it again, which goes on where it ended.
     ///
     /// # Errors
@@ -171,6 +172,10 @@ impl Persons {
                 store::persons::lock_out(&mut tx, tenant, user_id, now).await?;
                 store::sessions::revoke_all_of(&mut tx, tenant, user_id, None, "erased", now)
                     .await?;
+                store::issuer::grants::revoke_of_user(&mut tx, tenant, user_id, "erased", now)
+                    .await?;
+                let ended = NewEvent::internal(EventKind::IssuedEnded, tenant, user_id, now);
+                store::events::append(&mut tx, &ended).await?;
             }
             let reduced = if owns {
                 store::persons::reduce_attempts(&mut tx, tenant, &person.owner).await?
@@ -287,9 +292,9 @@ impl Persons {
         })
     }
 
-    /// Takes from the trail what a user did and what was tried on their sessions, and deletes the
-    /// authorisations that they signed in with. Answers the ids by which the trail names them: the
-    /// user's and those of sessions and authorisations.
+    /// Takes from the trail what a user did, what was tried on their sessions and what clients did with
+    /// what they gave, and deletes the authorisations that they signed in with. Answers the ids by which
+    /// the trail names them: the user's and those of sessions, grants, requests and authorisations.
     async fn forget_sign_ins(
         &self,
         tenant: &str,
@@ -302,6 +307,7 @@ impl Persons {
         let authorizations = Vec::from_iter(sign_ins.all.authorizations);
         let mut named = vec![user_id.to_owned()];
         named.extend(sign_ins.all.sessions);
+        named.extend(sign_ins.all.consents);
         named.extend_from_slice(&authorizations);
         for ids in named.chunks(CHUNK) {
             erased.log_rows += self.reduce_trail(tenant, ids, entry).await?;

@@ -6,6 +6,7 @@
 mod api_key;
 mod audit;
 mod check_config;
+mod demo;
 mod migrate;
 mod person;
 mod serve;
@@ -27,6 +28,7 @@ use crate::store::{Store, migrate as schema};
 
 const EXAMPLES: &str = "\
 Examples:
+  tokenbroker demo                                     all of it in one terminal, nothing needed
   tokenbroker serve                                    on SQLite, without any set-up
   tokenbroker --config /etc/tokenbroker.toml serve
   tokenbroker check-config                             every fault of the configuration at once
@@ -60,6 +62,8 @@ pub struct Cli {
 enum Command {
     /// Run the service until SIGTERM or SIGINT
     Serve(serve::Serve),
+    /// Show what the service does: start it, take a made-up person through, and say what happens
+    Demo(demo::Demo),
     /// Check the configuration and report every fault, each with its key
     CheckConfig(check_config::CheckConfig),
     /// Bring the database's schema to this version, back, or say how it stands
@@ -132,6 +136,7 @@ impl Cli {
         let sources = Sources::of_process(self.config);
         let outcome = match self.command {
             Command::Version(command) => command.run(),
+            Command::Demo(command) => Box::pin(command.run()).await,
             command => match Config::load(sources) {
                 Err(faults) => Err(StartError::Config(faults).into()),
                 Ok(config) => match command {
@@ -143,6 +148,7 @@ impl Cli {
                     Command::Person(command) => command.run(config).await,
                     Command::User(command) => command.run(config).await,
                     Command::Version(command) => command.run(),
+                    Command::Demo(command) => Box::pin(command.run()).await,
                 },
             },
         };

@@ -10,7 +10,7 @@ const MOST: u32 = 1_000_000;
 pub struct Limits {
     /// The most streams of one caller; 0 for no limit.
     pub streams_per_caller: u32,
-    /// The most connections to the gRPC listener from one address; 0 for no limit.
+    /// The most connections to a listener from one address; 0 for no limit.
     pub connections_per_address: usize,
     /// The most refused credentials from one address in a minute; 0 for no limit.
     pub failed_authentications_per_address: u32,

@@ -15,6 +15,7 @@ mod database;
 mod events;
 mod fault;
 mod grpc;
+mod issuer;
 mod journal;
 mod keys;
 mod limits;
@@ -49,6 +50,7 @@ pub use database::{Database, Engine, TlsMode};
 pub use events::Events;
 pub use fault::{Fault, Faults};
 pub use grpc::{Grpc, Reflection};
+pub use issuer::Issuer;
 pub use journal::Journal;
 pub use keys::Keys;
 pub use limits::{Limits, RoleLimit};
@@ -60,7 +62,7 @@ pub use sessions::Sessions;
 pub use sources::Sources;
 pub use telemetry::{LogFormat, Telemetry};
 pub use tls::Tls;
-pub use web::Web;
+pub use web::{Web, is_loopback};
 
 use reader::Reader;
 
@@ -82,6 +84,8 @@ pub struct Config {
     pub access: Access,
     /// The browser listener.
     pub web: Web,
+    /// Our own authorisation server.
+    pub issuer: Issuer,
     /// The database and its pool.
     pub database: Database,
     /// The keys that seal secrets.
@@ -143,7 +147,7 @@ impl Config {
         })
     }
 
-    /// The embedded defaults, with everything on disk under `data_dir`: for tests.
+    /// The embedded defaults, with everything on disk under `data_dir`: for tests and the demo.
     ///
     /// # Errors
     /// None in a build whose tests pass; `data_dir` that is empty or not UTF-8.
@@ -173,6 +177,7 @@ impl Config {
         let asks = reader.is_set("grpc.tls.client_ca_file");
         let access = Access::read(reader, asks);
         let web = Web::read(reader);
+        let issuer = Issuer::read(reader);
         let database = Database::read(reader, &data_dir);
         let keys = Keys::read(reader, &database.engine, &data_dir);
         let journal = Journal::read(reader, &data_dir);
@@ -197,6 +202,14 @@ impl Config {
         {
             reader.fault("web.listen", "grpc.listen has this address already");
         }
+        if reader.sound(&["grpc.listen", "web.listen", "issuer.listen"])
+            && let (Some(web), Some(issuer)) = (&web, &issuer)
+            && let Some(listen) = issuer.listen
+            && listen.port() != 0
+            && (listen == grpc.listen || listen == web.listen)
+        {
+            reader.fault("issuer.listen", "another listener has this address already");
+        }
         if reader.sound(&["events.poll_interval", "cache.max_staleness"])
             && events.poll_interval.saturating_mul(2) > cache.max_staleness
         {
@@ -212,6 +225,7 @@ impl Config {
             grpc,
             access,
             web: web?,
+            issuer: issuer?,
             database,
             keys,
             journal,

@@ -16,6 +16,8 @@ pub struct Retention {
     pub sessions: Duration,
     /// How long users are kept after they were deleted.
     pub deleted_users: Duration,
+    /// How long OAuth clients are kept after they were deleted.
+    pub deleted_clients: Duration,
     /// How often what is too old is deleted.
     pub sweep_interval: Duration,
     /// The most rows deleted in one transaction.
@@ -29,6 +31,7 @@ impl Retention {
             sync_records: reader.duration("retention.sync_records", DAY..=3_650 * DAY),
             sessions: reader.duration("retention.sessions", DAY..=3_650 * DAY),
             deleted_users: reader.duration("retention.deleted_users", DAY..=3_650 * DAY),
+            deleted_clients: reader.duration("retention.deleted_clients", DAY..=3_650 * DAY),
             sweep_interval: reader.duration("retention.sweep_interval", MINUTE..=DAY),
             // SQLite binds at most 32,766 values in a statement.
             batch: reader.integer("retention.batch", 1..=10_000),

@@ -46,6 +46,11 @@ fn the_defaults_are_the_documented_ones() {
     assert_eq!(config.grpc.max_message_bytes, 1 << 20);
     assert_eq!(config.grpc.max_concurrent_streams, 1024);
     assert_eq!(config.web.public_url.as_str(), "http://127.0.0.1:7481/");
+    assert!(config.issuer.listen.is_none());
+    assert_eq!(config.issuer.identifier(), "http://127.0.0.1:7482");
+    assert_eq!(config.issuer.code_lifetime, Duration::from_secs(60));
+    assert!(config.issuer.interaction_url.is_none());
+    assert!(config.issuer.scopes.is_empty());
     let Engine::Sqlite { path } = &config.database.engine else {
         panic!("the default engine is SQLite");
     };
@@ -376,6 +381,36 @@ fn a_public_url_keeps_its_path_prefix() {
         let report = faults(&format!("[web]\npublic_url = {url:?}\n"));
         assert!(report.starts_with("web.public_url: "), "{report}");
     }
+}
+
+#[test]
+fn the_issuer_is_one_address_and_scopes_have_words() {
+    let file = r#"
+        [issuer]
+        listen = "127.0.0.1:7480"
+        url = "http://auth.example.com"
+        interaction_url = "http://login.example.com/?a=b"
+        refresh_grace = "6m"
+        resources = ["https://api.example.com/#x"]
+        [issuer.scopes]
+        "files.read" = "See your files"
+        "a b" = "x"
+    "#;
+    let expected = r#"issuer.interaction_url: this must be https (http is for loopback addresses only)
+issuer.listen: another listener has this address already
+issuer.refresh_grace: 6m is not within 0s to 5m
+issuer.resources: "https://api.example.com/#x" is not an absolute URI without a fragment
+issuer.scopes.a b: the name is no scope: visible ASCII without quotes and backslashes
+issuer.url: http is for loopback addresses only; browsers need https here"#;
+    assert_eq!(faults(file), expected);
+    let file =
+        "[issuer]\nurl = \"https://a.example/b/\"\n[issuer.scopes]\n\"files.read\" = \"See\"\n";
+    let issuer = load(file, &[]).unwrap().issuer;
+    assert_eq!(
+        issuer.endpoint("oauth2/token"),
+        "https://a.example/b/oauth2/token"
+    );
+    assert_eq!(issuer.scopes["files.read"], "See");
 }
 
 #[test]

@@ -59,7 +59,7 @@ impl Web {
 }
 
 /// Whether a browser on the same machine is meant.
-pub(super) fn is_loopback(url: &Url) -> bool {
+pub fn is_loopback(url: &Url) -> bool {
     match url.host() {
         Some(Host::Domain(name)) => name == "localhost" || name.ends_with(".localhost"),
         Some(Host::Ipv4(address)) => address.is_loopback(),
@@ -68,7 +68,8 @@ pub(super) fn is_loopback(url: &Url) -> bool {
     }
 }
 
-fn problem_of(url: &Url) -> Option<&'static str> {
+/// What is wrong with an address under which browsers or clients reach us.
+pub(super) fn problem_of(url: &Url) -> Option<&'static str> {
     match url.scheme() {
         "https" => {}
         "http" if is_loopback(url) => {}

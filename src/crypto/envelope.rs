@@ -55,11 +55,15 @@ pub enum Purpose {
     ProviderHeaders,
     /// What an OAuth client's webhooks are signed with.
     ClientWebhookSecret,
+    /// What a refresh token of ours was exchanged for, for a repeated answer.
+    IssuedSuccessor,
+    /// A key that our tokens are signed with.
+    IssuerKey,
 }
 
 impl Purpose {
     /// Every purpose, in the order of the enum.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 16] = [
         Self::AppClientSecret,
         Self::AppPreviousSecret,
         Self::GrantAccessToken,
@@ -74,6 +78,8 @@ impl Purpose {
         Self::IdempotentResponse,
         Self::ProviderHeaders,
         Self::ClientWebhookSecret,
+        Self::IssuedSuccessor,
+        Self::IssuerKey,
     ];
 
     /// The frozen label that the seal covers.
@@ -93,6 +99,8 @@ impl Purpose {
             Self::IdempotentResponse => "idempotent_response",
             Self::ProviderHeaders => "provider.headers",
             Self::ClientWebhookSecret => "client.webhook_secret",
+            Self::IssuedSuccessor => "issued.successor",
+            Self::IssuerKey => "issuer.key",
         }
     }
 }
@@ -219,7 +227,7 @@ mod tests {
             "app.client_secret app.previous_secret grant.access_token grant.refresh_token \
              grant.id_token grant.api_key grant.oauth1_secret authorization.verifier \
              authorization.tokens authorization.nonce refresh_journal idempotent_response \
-             provider.headers client.webhook_secret"
+             provider.headers client.webhook_secret issued.successor issuer.key"
         );
         assert_eq!(labels.iter().collect::<HashSet<_>>().len(), labels.len());
     }

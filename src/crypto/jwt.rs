@@ -1,8 +1,10 @@
-//! JWTs (RFC 7519) as signed by others: their form, their signature, and the keys for it. What the
-//! claims must say is for the caller to judge, by a clock that is not this module's.
+//! JWTs (RFC 7519), as signed by others and by us: their form, their signature, and the keys for it.
+//! What the claims must say is for the caller to judge, by a clock that is not this module's.
 
 mod keys;
+mod own_key;
 mod provider;
+mod signer;
 
 use std::str::FromStr as _;
 
@@ -11,13 +13,46 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 
 pub use jsonwebtoken::Algorithm;
-pub use keys::{KeySet, KeySetFault};
+pub use keys::{KeySet, KeySetFault, is_private};
+pub use own_key::{OwnKeyFault, OwnKeyed, verify_by_own_key};
+pub use signer::{SigningFault, SigningKey};
+
+use crate::model::Timestamp;
 
 /// Longest JWT that is looked at, in bytes.
 pub const JWT_MAX: usize = 8 * 1_024;
 
+/// The end of the year 9999, in seconds.
+const LAST_SECOND: f64 = 253_402_300_799.0;
+
 /// The claims of a JWT.
 pub type Claims = Map<String, Value>;
+
+/// A claim is no time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("exp, nbf or iat is no time")]
+pub struct NoTime;
+
+/// The NumericDate (RFC 7519 section 2) that a claim says, if it is there: seconds, perhaps with a
+/// fraction.
+///
+/// # Errors
+/// [`NoTime`].
+pub fn time(claims: &Claims, name: &str) -> Result<Option<Timestamp>, NoTime> {
+    let Some(value) = claims.get(name) else {
+        return Ok(None);
+    };
+    let seconds = value
+        .as_f64()
+        .filter(|seconds| (0.0..=LAST_SECOND).contains(seconds))
+        .ok_or(NoTime)?;
+    #[allow(
+        clippy::cast_possible_truncation,
+        reason = "the range was judged, and less than a microsecond does not count"
+    )]
+    let micros = (seconds * 1_000_000.0) as i64;
+    Ok(Some(Timestamp::from_micros(micros)))
+}
 
 /// The text is no JWT that can be judged: not three parts in base64url, not JSON, without an
 /// issuer, longer than [`JWT_MAX`], or with a header that demands what is not understood.
@@ -70,6 +105,11 @@ pub enum Refusal {
 struct Issued {
     iss: String,
 }
+
+/// The algorithms that others may sign with, by their JOSE names.
+pub const ALGORITHMS: [&str; 9] = [
+    "ES256", "ES384", "EdDSA", "RS256", "RS384", "RS512", "PS256", "PS384", "PS512",
+];
 
 /// The algorithm of a JOSE name such as `ES256`, where it is one with a public key.
 pub fn algorithm(name: &str) -> Option<Algorithm> {

@@ -15,6 +15,12 @@ use crate::model::Sealed;
 /// Label under which the fingerprint key is derived. Frozen, as the purposes are.
 const FINGERPRINT_LABEL: &[u8] = b"tokenbroker fingerprint v1";
 
+/// Label under which the key of nonces is derived.
+const NONCE_LABEL: &[u8] = b"tokenbroker nonce v1";
+
+/// Bytes of a nonce: enough that nobody guesses one.
+const NONCE_BYTES: usize = 16;
+
 /// Bytes of a fingerprint: enough that no two secrets share one by chance.
 const FINGERPRINT_BYTES: usize = 16;
 
@@ -26,6 +32,7 @@ struct Ring {
     active: String,
     keys: BTreeMap<String, Zeroizing<[u8; KEY_BYTES]>>,
     fingerprint_key: Zeroizing<[u8; 32]>,
+    nonce_key: Zeroizing<[u8; 32]>,
 }
 
 impl Keyring {
@@ -50,10 +57,9 @@ impl Keyring {
         let Some(primary) = ring.values().next() else {
             return Err(Error::NoKeys);
         };
-        let fingerprint_key = Zeroizing::new(digest::hmac_sha256(
-            primary.as_slice(),
-            &[FINGERPRINT_LABEL],
-        ));
+        let derived =
+            |label: &[u8]| Zeroizing::new(digest::hmac_sha256(primary.as_slice(), &[label]));
+        let (fingerprint_key, nonce_key) = (derived(FINGERPRINT_LABEL), derived(NONCE_LABEL));
         if !is_key_id(active) {
             return Err(Error::KeyId);
         }
@@ -66,6 +72,7 @@ impl Keyring {
             active: active.to_owned(),
             keys: ring,
             fingerprint_key,
+            nonce_key,
         })))
     }
 
@@ -159,6 +166,16 @@ impl Keyring {
         digest::hex(
             mac.first_chunk::<FINGERPRINT_BYTES>()
                 .unwrap_or(&[0; FINGERPRINT_BYTES]),
+        )
+    }
+
+    /// What is the nonce of a stretch of time: the same on all replicas, as fingerprints are, and
+    /// told beforehand by nobody without these keys.
+    pub fn nonce(&self, stretch: u64) -> String {
+        let mac = digest::hmac_sha256(self.0.nonce_key.as_slice(), &[&stretch.to_be_bytes()]);
+        digest::hex(
+            mac.first_chunk::<NONCE_BYTES>()
+                .unwrap_or(&[0; NONCE_BYTES]),
         )
     }
 
@@ -312,6 +329,15 @@ mod tests {
             format!("{keys:?}"),
             @r#"Keyring { active: "k1", ids: ["k1", "k2"], .. }"#
         );
+    }
+
+    #[test]
+    fn nonces_differ_by_time_and_by_oldest_key() {
+        let before = ring("k1", &[("k1", 1)]);
+        let after = ring("k2", &[("k1", 1), ("k2", 2)]);
+        assert_eq!(before.nonce(7), after.nonce(7));
+        assert_ne!(before.nonce(7), before.nonce(8));
+        assert_ne!(before.nonce(7), ring("k2", &[("k2", 2)]).nonce(7));
     }
 
     #[test]

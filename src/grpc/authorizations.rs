@@ -57,10 +57,7 @@ pub(super) async fn start(
             authorizations.start(&principal, new, once).await
         })
         .await?;
-    let link = |link: Option<SecretString>| {
-        link.map(|link| link.expose_secret().to_owned())
-            .unwrap_or_default()
-    };
+    let link = |link: Option<SecretString>| convert::shown(link.as_ref());
     Ok(Response::new(pb::StartAuthorizationResponse {
         authorization: Some(authorization(&started.authorization)),
         connect_url: link(started.connect_url),
@@ -282,10 +279,7 @@ fn accounts(row: AppAccounts, now: Timestamp) -> Vec<pb::ConnectedAccount> {
         connections,
         connect_url,
     } = row;
-    let link = |link: Option<SecretString>| {
-        link.map(|link| link.expose_secret().to_owned())
-            .unwrap_or_default()
-    };
+    let link = |link: Option<SecretString>| convert::shown(link.as_ref());
     let blank = || pb::ConnectedAccount {
         app_id: app.id.clone(),
         app_display_name: app.display_name.clone(),

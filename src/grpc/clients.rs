@@ -5,17 +5,17 @@ mod wire;
 use std::sync::Arc;
 
 use prost::Message as _;
-use secrecy::{ExposeSecret as _, SecretString};
 use tonic::{Request, Response, Status};
 
 use super::caller::principal;
 use super::client_registry::{ClientRegistryService, version};
-use super::convert::timestamp;
+use super::convert::{shown, timestamp};
 use super::fields::{self, Fields};
 use super::page::Page;
+use crate::error::Error;
 use crate::model::IdKind;
 use crate::pb;
-use crate::registry::{MAX_SECRET_OVERLAP, Rotation};
+use crate::registry::{MAX_SECRET_OVERLAP, RegisteredClient, Registry, Rotation};
 
 type Answer<T> = Result<Response<T>, Status>;
 
@@ -129,31 +129,6 @@ pub(super) async fn delete(
     Ok(Response::new(pb::DeleteClientResponse {}))
 }
 
-pub(super) async fn approve(
-    service: &ClientRegistryService,
-    request: Request<pb::ApproveClientRequest>,
-) -> Answer<pb::ApproveClientResponse> {
-    let caller = principal(&request)?;
-    let request = request.into_inner();
-    let (id, reason) = (request.client_id, request.reason);
-    let mut fields = Fields::new();
-    fields.id("client_id", &id, IdKind::Client);
-    fields.text("reason", &reason, fields::NAME_MAX);
-    let version = version(&mut fields, "etag", &request.etag);
-    fields.finish()?;
-    let registry = Arc::clone(&service.registry);
-    let moved = service
-        .tasks
-        .run(async move {
-            registry
-                .approve_client(&caller, &id, &reason, version)
-                .await
-        })
-        .await?;
-    let client = Some(wire::client(&moved));
-    Ok(Response::new(pb::ApproveClientResponse { client }))
-}
-
 pub(super) async fn rotate_secret(
     service: &ClientRegistryService,
     request: Request<pb::RotateClientSecretRequest>,
@@ -185,23 +160,78 @@ pub(super) async fn rotate_secret(
     }))
 }
 
+/// A step of a client from one state to another, as it is asked for.
+struct Step {
+    client_id: String,
+    reason: String,
+    needs_reason: bool,
+    etag: String,
+}
+
+/// Judges a step, and has the registry take it; the client as it is then.
+async fn moved<F>(
+    service: &ClientRegistryService,
+    step: Step,
+    take: impl FnOnce(Arc<Registry>, Step, Option<i64>) -> F,
+) -> Result<Option<pb::Client>, Status>
+where
+    F: Future<Output = Result<RegisteredClient, Error>> + Send + 'static,
+{
+    let mut fields = Fields::new();
+    fields.id("client_id", &step.client_id, IdKind::Client);
+    let given = !step.needs_reason || !step.reason.is_empty();
+    fields.check(given, "reason", "is required");
+    fields.text("reason", &step.reason, fields::NAME_MAX);
+    let version = version(&mut fields, "etag", &step.etag);
+    fields.finish()?;
+    let registry = Arc::clone(&service.registry);
+    let moved = service.tasks.run(take(registry, step, version)).await?;
+    Ok(Some(wire::client(&moved)))
+}
+
+pub(super) async fn approve(
+    service: &ClientRegistryService,
+    request: Request<pb::ApproveClientRequest>,
+) -> Answer<pb::ApproveClientResponse> {
+    let caller = principal(&request)?;
+    let pb::ApproveClientRequest {
+        client_id,
+        reason,
+        etag,
+    } = request.into_inner();
+    let step = Step {
+        client_id,
+        reason,
+        needs_reason: false,
+        etag,
+    };
+    let client = moved(service, step, |registry, step, version| async move {
+        registry
+            .approve_client(&caller, &step.client_id, &step.reason, version)
+            .await
+    });
+    let client = client.await?;
+    Ok(Response::new(pb::ApproveClientResponse { client }))
+}
+
 pub(super) async fn suspend(
     service: &ClientRegistryService,
     request: Request<pb::SuspendClientRequest>,
 ) -> Answer<pb::SuspendClientResponse> {
     let caller = principal(&request)?;
-    let request = request.into_inner();
-    let (id, reason) = (request.client_id, request.reason);
-    let mut fields = Fields::new();
-    fields.id("client_id", &id, IdKind::Client);
-    fields.required("reason", &reason, fields::NAME_MAX);
-    fields.finish()?;
-    let registry = Arc::clone(&service.registry);
-    let moved = service
-        .tasks
-        .run(async move { registry.suspend_client(&caller, &id, &reason).await })
-        .await?;
-    let client = Some(wire::client(&moved));
+    let pb::SuspendClientRequest { client_id, reason } = request.into_inner();
+    let step = Step {
+        client_id,
+        reason,
+        needs_reason: true,
+        etag: String::new(),
+    };
+    let client = moved(service, step, |registry, step, _| async move {
+        registry
+            .suspend_client(&caller, &step.client_id, &step.reason)
+            .await
+    });
+    let client = client.await?;
     Ok(Response::new(pb::SuspendClientResponse { client }))
 }
 
@@ -210,18 +240,19 @@ pub(super) async fn reactivate(
     request: Request<pb::ReactivateClientRequest>,
 ) -> Answer<pb::ReactivateClientResponse> {
     let caller = principal(&request)?;
-    let request = request.into_inner();
-    let (id, reason) = (request.client_id, request.reason);
-    let mut fields = Fields::new();
-    fields.id("client_id", &id, IdKind::Client);
-    fields.text("reason", &reason, fields::NAME_MAX);
-    fields.finish()?;
-    let registry = Arc::clone(&service.registry);
-    let moved = service
-        .tasks
-        .run(async move { registry.reactivate_client(&caller, &id, &reason).await })
-        .await?;
-    let client = Some(wire::client(&moved));
+    let pb::ReactivateClientRequest { client_id, reason } = request.into_inner();
+    let step = Step {
+        client_id,
+        reason,
+        needs_reason: false,
+        etag: String::new(),
+    };
+    let client = moved(service, step, |registry, step, _| async move {
+        registry
+            .reactivate_client(&caller, &step.client_id, &step.reason)
+            .await
+    });
+    let client = client.await?;
     Ok(Response::new(pb::ReactivateClientResponse { client }))
 }
 
@@ -230,18 +261,19 @@ pub(super) async fn revoke(
     request: Request<pb::RevokeClientRequest>,
 ) -> Answer<pb::RevokeClientResponse> {
     let caller = principal(&request)?;
-    let request = request.into_inner();
-    let (id, reason) = (request.client_id, request.reason);
-    let mut fields = Fields::new();
-    fields.id("client_id", &id, IdKind::Client);
-    fields.required("reason", &reason, fields::NAME_MAX);
-    fields.finish()?;
-    let registry = Arc::clone(&service.registry);
-    let moved = service
-        .tasks
-        .run(async move { registry.revoke_client(&caller, &id, &reason).await })
-        .await?;
-    let client = Some(wire::client(&moved));
+    let pb::RevokeClientRequest { client_id, reason } = request.into_inner();
+    let step = Step {
+        client_id,
+        reason,
+        needs_reason: true,
+        etag: String::new(),
+    };
+    let client = moved(service, step, |registry, step, _| async move {
+        registry
+            .revoke_client(&caller, &step.client_id, &step.reason)
+            .await
+    });
+    let client = client.await?;
     Ok(Response::new(pb::RevokeClientResponse { client }))
 }
 
@@ -265,11 +297,7 @@ pub(super) async fn stats(
             authorization_count: usage.authorizations,
             token_count: usage.tokens,
             last_use_time: usage.last_used_at.map(timestamp),
+            unique_user_count: usage.unique_users,
         }),
     }))
-}
-
-/// A secret as it is shown once; empty where there is none.
-fn shown(secret: Option<&SecretString>) -> String {
-    secret.map_or_else(String::new, |secret| secret.expose_secret().to_owned())
 }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use prost_types::value::Kind;
+use secrecy::{ExposeSecret as _, SecretString};
 use serde_json::{Map, Value};
 
 use crate::error::Error;
@@ -36,6 +37,12 @@ pub fn duration(duration: Duration) -> prost_types::Duration {
         seconds: i64::try_from(duration.as_secs()).unwrap_or(i64::MAX),
         nanos: i32::try_from(duration.subsec_nanos()).unwrap_or(0),
     }
+}
+
+/// A secret that an answer shows; empty where there is none.
+pub fn shown<'a>(secret: impl Into<Option<&'a SecretString>>) -> String {
+    let secret = secret.into();
+    secret.map_or_else(String::new, |secret| secret.expose_secret().to_owned())
 }
 
 /// A kind on the wire.

@@ -168,7 +168,8 @@ const fn wire_kind(kind: EventKind) -> pb::TokenEventType {
         EventKind::AppChanged
         | EventKind::ProviderChanged
         | EventKind::ApiKeyChanged
-        | EventKind::SessionsEnded => pb::TokenEventType::Unspecified,
+        | EventKind::SessionsEnded
+        | EventKind::IssuedEnded => pb::TokenEventType::Unspecified,
     }
 }
 

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use crate::access::users::ME;
 use crate::error::{Error, FieldViolation};
 use crate::model::IdKind;
 
@@ -80,6 +81,15 @@ impl Fields {
             let needed = format!("an id that begins with `{}_` is required", kind.prefix());
             self.check(false, field, needed);
         }
+    }
+
+    /// A user's id, or `me`.
+    pub fn own_or_id(&mut self, field: &str, user_id: &str) {
+        self.check(
+            user_id == ME || IdKind::User.matches(user_id),
+            field,
+            "`me`, or an id that begins with `user_`, is required",
+        );
     }
 
     /// A request id (AIP-155): a UUID of the caller's, or empty.

@@ -10,10 +10,12 @@ use http::header::AUTHORIZATION;
 use http::{HeaderMap, Request, Response};
 use tonic::body::Body;
 use tonic::{Code, Status};
+use tonic_types::StatusExt as _;
 use tower::{Layer, Service};
 use tracing::Instrument as _;
 
 use super::caller::{address, origin_of};
+use super::status::OAUTH_ERROR;
 use crate::access::audit::Refusals;
 use crate::access::limits::Addresses;
 use crate::access::policy::{RULES, Rule};
@@ -294,11 +296,14 @@ impl Gate {
 }
 
 /// How often an answer says that the caller may not: once if it ended with its head and says so
-/// there, else in so many of its parts. Most have neither, so that this costs them nothing.
+/// there, else in so many of its parts. Most have neither, so that this costs them nothing. What
+/// OAuth 2.0 denies, it denies a client or a device of the caller's.
 fn denials(answer: &Response<Body>) -> usize {
     let status = answer.headers().get(Status::GRPC_STATUS);
     if status.is_some_and(|code| Code::from_bytes(code.as_bytes()) == Code::PermissionDenied) {
-        return 1;
+        let status = Status::from_header_map(answer.headers());
+        let info = status.and_then(|status| status.get_details_error_info());
+        return usize::from(info.is_none_or(|info| info.reason != OAUTH_ERROR));
     }
     let parts = answer.extensions().get::<DeniedParts>();
     parts.map_or(0, |DeniedParts(denied)| *denied)

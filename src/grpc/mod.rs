@@ -2,6 +2,7 @@
 //! reads the request, asks the domain, and answers.
 
 pub mod administration;
+pub mod authorization_server;
 mod authorizations;
 pub mod caller;
 pub mod client_registry;

@@ -7,9 +7,13 @@ use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 
 use crate::error::{Error, FieldViolation, Resource, StoreError};
+use crate::model::{OauthError, OauthErrorCode};
 
 /// `ErrorInfo.domain` of every error.
 pub const DOMAIN: &str = "tokenbroker";
+
+/// The reason of what OAuth 2.0 has a code of its own for.
+pub const OAUTH_ERROR: &str = "OAUTH_ERROR";
 
 /// What of an error crosses the wire.
 #[derive(Clone, Debug)]
@@ -63,6 +67,8 @@ pub fn wire(error: &Error) -> Wire {
                 Resource::User => "USER_NOT_FOUND",
                 Resource::Session => "SESSION_NOT_FOUND",
                 Resource::Client => "CLIENT_NOT_FOUND",
+                Resource::AuthorizationRequest => "AUTHORIZATION_REQUEST_NOT_FOUND",
+                Resource::IssuedGrant => "GRANT_NOT_FOUND",
             };
             (Code::NotFound, reason)
         }
@@ -111,6 +117,11 @@ pub fn wire(error: &Error) -> Wire {
             retry_delay = Some(RETRY_SOON);
             (Code::Unavailable, "UNAVAILABLE")
         }
+        Error::Oauth(error) => {
+            let code = oauth_code(error, &mut metadata);
+            retry_delay = (code == Code::Unavailable).then_some(RETRY_SOON);
+            (code, OAUTH_ERROR)
+        }
         Error::Store(StoreError::Busy(_) | StoreError::Unavailable(_)) => {
             "the database can't be reached or is overloaded; try again".clone_into(&mut message);
             retry_delay = Some(RETRY_SOON);
@@ -127,6 +138,36 @@ pub fn wire(error: &Error) -> Wire {
         message,
         retry_delay,
         metadata,
+    }
+}
+
+fn oauth_code(error: &OauthError, metadata: &mut Vec<(&'static str, String)>) -> Code {
+    metadata.push(("error", error.code.as_str().to_owned()));
+    if let Some(nonce) = &error.dpop_nonce {
+        metadata.push(("dpop_nonce", nonce.clone()));
+    }
+    match error.code {
+        OauthErrorCode::InvalidRequest
+        | OauthErrorCode::UnsupportedGrantType
+        | OauthErrorCode::UnsupportedResponseType
+        | OauthErrorCode::InvalidScope
+        | OauthErrorCode::InvalidTarget
+        | OauthErrorCode::RequestNotSupported
+        | OauthErrorCode::InvalidRequestUri => Code::InvalidArgument,
+        OauthErrorCode::InvalidClient
+        | OauthErrorCode::InvalidToken
+        | OauthErrorCode::InvalidDpopProof
+        | OauthErrorCode::UseDpopNonce => Code::Unauthenticated,
+        OauthErrorCode::UnauthorizedClient
+        | OauthErrorCode::AccessDenied
+        | OauthErrorCode::InsufficientScope => Code::PermissionDenied,
+        OauthErrorCode::InvalidGrant
+        | OauthErrorCode::AuthorizationPending
+        | OauthErrorCode::SlowDown
+        | OauthErrorCode::ExpiredToken
+        | OauthErrorCode::LoginRequired => Code::FailedPrecondition,
+        OauthErrorCode::ServerError => Code::Internal,
+        OauthErrorCode::TemporarilyUnavailable => Code::Unavailable,
     }
 }
 

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::stream::{FuturesOrdered, StreamExt as _};
-use secrecy::ExposeSecret as _;
 use tonic::{Code, Request, Response, Status};
 
 use super::caller::{address, among, origin_of, principal};
@@ -111,7 +110,7 @@ fn target(fields: &mut Fields, connection_id: String, app: String, owner: String
 /// A held token on the wire.
 pub(super) fn token(held: &Held, below_min_validity: bool) -> pb::AccessToken {
     pb::AccessToken {
-        access_token: held.token.expose_secret().to_owned(),
+        access_token: convert::shown(&held.token),
         token_type: held.token_type.clone(),
         token_id: held.token_id.clone(),
         expire_time: held.expires_at.map(convert::timestamp),
@@ -119,10 +118,7 @@ pub(super) fn token(held: &Held, below_min_validity: bool) -> pb::AccessToken {
         connection_id: held.connection_id.clone(),
         below_min_validity,
         kind: convert::kind(held.kind).into(),
-        token_secret: held
-            .token_secret
-            .as_ref()
-            .map_or_else(String::new, |secret| secret.expose_secret().to_owned()),
+        token_secret: convert::shown(held.token_secret.as_ref()),
         metadata: (!held.metadata.is_empty()).then(|| convert::structure(&held.metadata)),
     }
 }

@@ -1,5 +1,5 @@
 //! Deleting what is too old: refresh attempts, synchronisations, answered requests, sessions, deleted
-//! users, counts of failed sign-ins, events, the audit trail.
+//! users, OAuth clients and their secrets, counts of failed sign-ins, events, the audit trail.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,6 +16,9 @@ use crate::store::{self, Store, transact};
 /// The most batches of one kind in a sweep. What is left after them is the next sweep's, so that a
 /// backlog of one kind does not keep the others waiting.
 const BATCHES_MAX: usize = 10_000;
+
+/// How long secrets of OAuth clients are kept after their time.
+const SECRETS_KEPT: Duration = Duration::from_secs(30 * 86_400);
 
 /// Deletes what is too old. Replicas may sweep at the same time.
 pub struct Retention {
@@ -39,6 +42,10 @@ pub struct Swept {
     pub sessions: usize,
     /// Users who were deleted.
     pub users: usize,
+    /// OAuth clients that were deleted.
+    pub clients: usize,
+    /// Secrets of OAuth clients whose time was over.
+    pub client_secrets: usize,
     /// Counts of failed sign-ins.
     pub sign_in_failures: usize,
     /// Events.
@@ -55,6 +62,8 @@ enum Kind {
     Requests,
     Sessions,
     Users,
+    Clients,
+    ClientSecrets,
     SignInFailures,
     Events,
 }
@@ -91,6 +100,8 @@ impl Retention {
             sync_records: self.prune(Kind::SyncRecords, now).await?,
             sessions: self.prune(Kind::Sessions, now).await?,
             users: self.prune(Kind::Users, now).await?,
+            clients: self.prune(Kind::Clients, now).await?,
+            client_secrets: self.prune(Kind::ClientSecrets, now).await?,
             sign_in_failures: self.prune(Kind::SignInFailures, now).await?,
             events: self.prune(Kind::Events, now).await?,
             // Last: a trail that is not as it was refuses to let anything go.
@@ -100,6 +111,8 @@ impl Retention {
             tracing::info!(
                 requests = swept.requests,
                 users = swept.users,
+                clients = swept.clients,
+                client_secrets = swept.client_secrets,
                 sign_in_failures = swept.sign_in_failures,
                 refresh_attempts = swept.refresh_attempts,
                 sync_records = swept.sync_records,
@@ -128,7 +141,7 @@ impl Retention {
 
     /// Takes a connection for one batch only: other writers get their turn in between.
     async fn prune_batch(&self, kind: Kind, now: Timestamp, limit: i64) -> Result<usize, Error> {
-        use store::{events, idempotency, records, sessions, sign_in_failures};
+        use store::{clients, events, idempotency, records, sessions, sign_in_failures};
         let deleted = match kind {
             Kind::RefreshAttempts => {
                 let mut conn = self.store.write().await?;
@@ -151,6 +164,16 @@ impl Retention {
                 sessions::any_tenant_prune(&mut conn, before, limit).await
             }
             Kind::Users => return self.purge_users(now, limit).await,
+            Kind::Clients => {
+                let mut conn = self.store.write().await?;
+                let before = now.minus(self.config.deleted_clients);
+                clients::any_tenant_delete_deleted(&mut conn, before, limit).await
+            }
+            Kind::ClientSecrets => {
+                let mut conn = self.store.write().await?;
+                let before = now.minus(SECRETS_KEPT);
+                clients::any_tenant_delete_expired_secrets(&mut conn, before, limit).await
+            }
             Kind::SignInFailures => {
                 let mut conn = self.store.write().await?;
                 let before = now.minus(FORGOTTEN_AFTER);

@@ -23,6 +23,8 @@ pub enum ActorKind {
     System,
     /// The command line.
     CommandLine,
+    /// A client of our own authorisation server.
+    Client,
 }
 
 /// An entry of the trail, as it is written.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Sealed, Timestamp};
+use super::{Sealed, Timestamp, TokenFormat};
 
 /// Where a client stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,6 +46,8 @@ pub enum ClientGrantType {
     RefreshToken,
     /// Its own credentials.
     ClientCredentials,
+    /// A device code.
+    DeviceCode,
 }
 
 /// What a client may be answered at the authorisation endpoint.
@@ -94,6 +96,12 @@ pub struct ClientSettings {
     pub webhook_url: String,
     /// Which events.
     pub webhook_events: Vec<String>,
+    /// What its access tokens look like.
+    pub access_token_format: TokenFormat,
+    /// Whether its access tokens must be bound to a key.
+    pub dpop_bound: bool,
+    /// Whether it must push its authorisation requests.
+    pub require_pushed: bool,
 }
 
 /// A third party's program that uses our authorisation server.
@@ -153,4 +161,6 @@ pub struct ClientUsage {
     pub tokens: i64,
     /// When it was last given one.
     pub last_used_at: Option<Timestamp>,
+    /// How many people gave it something that is still kept.
+    pub unique_users: i64,
 }

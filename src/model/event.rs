@@ -33,6 +33,9 @@ pub enum EventKind {
     ApiKeyChanged,
     /// Sessions ended: the one that the subject names, or all of the user that it names. For caches.
     SessionsEnded,
+    /// What our authorisation server issued ended: a token, or all of a grant, a client or a user;
+    /// `subject` is its id. For caches.
+    IssuedEnded,
 }
 
 impl EventKind {
@@ -40,7 +43,11 @@ impl EventKind {
     pub const fn is_public(self) -> bool {
         !matches!(
             self,
-            Self::AppChanged | Self::ProviderChanged | Self::ApiKeyChanged | Self::SessionsEnded
+            Self::AppChanged
+                | Self::ProviderChanged
+                | Self::ApiKeyChanged
+                | Self::SessionsEnded
+                | Self::IssuedEnded
         )
     }
 }

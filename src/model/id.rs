@@ -29,6 +29,14 @@ pub enum IdKind {
     AuditEvent,
     /// A client of our own authorisation server.
     Client,
+    /// A request at our own authorisation server.
+    AuthorizationRequest,
+    /// What a person gave a client.
+    IssuedGrant,
+    /// A token that we issued.
+    IssuedToken,
+    /// A device that waits for its person.
+    Device,
 }
 
 impl IdKind {
@@ -46,6 +54,10 @@ impl IdKind {
             Self::Session => "sess",
             Self::AuditEvent => "aud",
             Self::Client => "client",
+            Self::AuthorizationRequest => "areq",
+            Self::IssuedGrant => "ogrant",
+            Self::IssuedToken => "itok",
+            Self::Device => "dev",
         }
     }
 

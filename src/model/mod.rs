@@ -8,6 +8,7 @@ mod client;
 mod connection;
 mod event;
 mod id;
+mod issuer;
 pub mod provider;
 mod sealed;
 mod text_enum;
@@ -32,6 +33,10 @@ pub use connection::{
 };
 pub use event::{Event, EventKind, Horizon, NewEvent};
 pub use id::IdKind;
+pub use issuer::{
+    AuthorizationCode, AuthorizationRequest, DeviceAuthorization, DeviceState, IssuedGrant,
+    IssuedToken, IssuedTokenKind, IssuerKey, OauthError, OauthErrorCode, RequestState, TokenFormat,
+};
 pub use provider::{ConnectionKind, Provider};
 pub use sealed::Sealed;
 pub use time::Timestamp;

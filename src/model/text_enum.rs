@@ -69,6 +69,7 @@ text_enum!(EventKind {
     ProviderChanged = "provider_changed",
     ApiKeyChanged = "api_key_changed",
     SessionsEnded = "sessions_ended",
+    IssuedEnded = "issued_ended",
 });
 text_enum!(Role {
     Admin = "admin",
@@ -95,8 +96,48 @@ text_enum!(ClientGrantType {
     AuthorizationCode = "authorization_code",
     RefreshToken = "refresh_token",
     ClientCredentials = "client_credentials",
+    DeviceCode = "urn:ietf:params:oauth:grant-type:device_code",
 });
 text_enum!(ClientResponseType { Code = "code" });
+text_enum!(OauthErrorCode {
+    InvalidRequest = "invalid_request",
+    InvalidClient = "invalid_client",
+    InvalidGrant = "invalid_grant",
+    UnauthorizedClient = "unauthorized_client",
+    UnsupportedGrantType = "unsupported_grant_type",
+    UnsupportedResponseType = "unsupported_response_type",
+    InvalidScope = "invalid_scope",
+    AccessDenied = "access_denied",
+    ServerError = "server_error",
+    TemporarilyUnavailable = "temporarily_unavailable",
+    InvalidTarget = "invalid_target",
+    InvalidToken = "invalid_token",
+    InsufficientScope = "insufficient_scope",
+    InvalidDpopProof = "invalid_dpop_proof",
+    UseDpopNonce = "use_dpop_nonce",
+    AuthorizationPending = "authorization_pending",
+    SlowDown = "slow_down",
+    ExpiredToken = "expired_token",
+    LoginRequired = "login_required",
+    RequestNotSupported = "request_not_supported",
+    InvalidRequestUri = "invalid_request_uri",
+});
+text_enum!(RequestState {
+    Pushed = "pushed",
+    Pending = "pending",
+    SignedIn = "signed_in",
+    Accepted = "accepted",
+    Rejected = "rejected",
+    Finished = "finished",
+});
+text_enum!(IssuedTokenKind { Access = "access", Refresh = "refresh" });
+text_enum!(TokenFormat { Opaque = "opaque", Jwt = "jwt" });
+text_enum!(DeviceState {
+    Pending = "pending",
+    Accepted = "accepted",
+    Rejected = "rejected",
+    Finished = "finished",
+});
 text_enum!(UserState { Active = "active", Inactive = "inactive" });
 text_enum!(SignInMethod { Password = "password", Provider = "provider" });
 text_enum!(ActorKind {
@@ -108,4 +149,5 @@ text_enum!(ActorKind {
     Anonymous = "anonymous",
     System = "system",
     CommandLine = "command_line",
+    Client = "client",
 });

@@ -65,17 +65,30 @@ impl AddressFilter {
     }
 
     /// Whether a URL may be called: HTTPS (HTTP at loopback hosts), and an admitted address if
-    /// the host is one. Names are judged when they are resolved.
+    /// the host is one or names this machine. Other names are judged when they are resolved.
     pub fn admits_url(&self, url: &Url) -> bool {
-        let (literal, loopback) = match url.host() {
-            Some(Host::Ipv4(address)) => (Some(IpAddr::V4(address)), address.is_loopback()),
-            Some(Host::Ipv6(address)) => (Some(IpAddr::V6(address)), address.is_loopback()),
-            Some(Host::Domain(name)) => (None, name == "localhost"),
+        let (admitted, loopback) = match url.host() {
+            Some(Host::Ipv4(address)) => (self.admits(address.into()), address.is_loopback()),
+            Some(Host::Ipv6(address)) => (self.admits(address.into()), address.is_loopback()),
+            Some(Host::Domain(name)) => (
+                !is_local(name) || self.admits_loopback(),
+                name == "localhost",
+            ),
             None => return false,
         };
-        let scheme = url.scheme() == "https" || (url.scheme() == "http" && loopback);
-        scheme && literal.is_none_or(|address| self.admits(address))
+        admitted && (url.scheme() == "https" || (url.scheme() == "http" && loopback))
     }
+
+    fn admits_loopback(&self) -> bool {
+        self.admits(Ipv4Addr::LOCALHOST.into()) || self.admits(Ipv6Addr::LOCALHOST.into())
+    }
+}
+
+/// Whether a name is this machine's (RFC 6761 section 6.3). A dot at its end only says that it is
+/// complete.
+fn is_local(name: &str) -> bool {
+    let name = name.strip_suffix('.').unwrap_or(name);
+    name == "localhost" || name.ends_with(".localhost")
 }
 
 fn reach(address: IpAddr) -> Reach {
@@ -225,10 +238,16 @@ mod tests {
             "https://0x7f000001/",
             "https://2130706433/",
             "https://[::ffff:127.0.0.1]/",
+            "https://localhost/",
+            "https://LOCALHOST./",
+            "https://api.localhost./",
         ] {
             assert!(!admits(&filter, url), "{url}");
         }
         assert!(admits(&private, "http://127.0.0.1:8080/token"));
+        assert!(admits(&private, "https://localhost./token"));
+        // Not every resolver knows that name with its dot.
+        assert!(!admits(&private, "http://localhost./token"));
         assert!(!admits(&private, "http://10.0.0.1/token"));
     }
 }

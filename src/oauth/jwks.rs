@@ -1,6 +1,8 @@
-//! Where trusted issuers publish the keys of their JWTs (RFC 7517 section 5; OpenID Connect
-//! Discovery 1.0 section 4). The operator named these addresses, so they may be in any network;
-//! the rest of the client's hardness stays: no redirects, a deadline, a bounded answer.
+//! Where others publish the keys of their JWTs (RFC 7517 section 5; OpenID Connect Discovery 1.0
+//! section 4). The addresses of trusted issuers are named by the operator, so they may be in any
+//! network: [`client`] is for them. Those of our own clients are named by whoever registers one, and
+//! fetched by the client that talks to providers. The rest of the hardness is the same: no redirects,
+//! a deadline, a bounded answer.
 
 use std::time::Duration;
 

@@ -10,7 +10,7 @@ mod states;
 use secrecy::SecretString;
 use url::Url;
 
-use super::{Registry, definition, overtaken, reject};
+use super::{Registry, overtaken, reject};
 use crate::access::audit::{Action, Entry};
 use crate::access::requests::{self, Once, Outcome};
 use crate::access::{Caller, Permission, Principal};
@@ -27,7 +27,7 @@ pub use settings::{
 };
 
 use secrets::{Shown, new_secret};
-use states::require_not_revoked;
+use states::{end_issued, require_not_revoked};
 
 /// A client with its secrets that are good now.
 #[derive(Clone, Debug)]
@@ -160,7 +160,7 @@ impl Registry {
             entry = entry.detail("secret_prefix", &kept.prefix);
         }
         let registered = transact!(self.store, |tx| {
-            let text = text.as_deref().map(String::as_str);
+            let text = Some(text.as_str());
             if let Some(once) = once
                 && !requests::remember(&mut tx, &self.keyring, once, &client.id, text, now).await?
             {
@@ -216,7 +216,8 @@ impl Registry {
         })
     }
 
-    /// Deletes a client, softly: it is found no more, and its secrets are gone.
+    /// Deletes a client, softly: it is found no more, its secrets are gone, and what it was given is
+    /// revoked.
     ///
     /// # Errors
     /// [`Error::Conflict`] when `version` is not the current one; [`Error::NotFound`];
@@ -232,13 +233,18 @@ impl Registry {
             let mut client = self
                 .changeable_client(&mut tx, caller, id, version, permission)
                 .await?;
-            client.deleted_at = Some(self.clock.now());
+            let now = self.clock.now();
+            client.deleted_at = Some(now);
             client.webhook_secret = None;
             let client = self.write_client(&mut tx, client).await?;
             store::clients::delete_secrets(&mut tx, &client.tenant, &client.id).await?;
-            let entry = client_entry(Action::ClientDeleted, caller, &client);
+            let ended = end_issued(&mut tx, &client, "client_deleted", now).await?;
+            let entry = client_entry(Action::ClientDeleted, caller, &client)
+                .detail("issued_revoked", ended);
             self.record(&mut tx, &entry).await
-        })
+        })?;
+        self.poke.notify_one();
+        Ok(())
     }
 
     async fn changeable_client(
@@ -293,8 +299,7 @@ impl Registry {
             ("client.jwks_uri", &settings.jwks_uri),
             ("client.webhook_url", &settings.webhook_url),
         ] {
-            let refused =
-                Url::parse(url).is_ok_and(|url| !definition::admits_url(&url, self.http.filter()));
+            let refused = Url::parse(url).is_ok_and(|url| !self.http.filter().admits_url(&url));
             if refused {
                 faults.push(FieldViolation::new(
                     field,

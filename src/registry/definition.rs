@@ -1,10 +1,8 @@
 //! Definitions of a tenant's own providers: what was sent becomes a [`Provider`], or a list of
 //! faults by field.
 
-use std::net::{IpAddr, Ipv4Addr};
-
 use serde_json::{Map, Value};
-use url::{Host, Url};
+use url::Url;
 
 use super::reject;
 use crate::error::{Error, FieldViolation};
@@ -99,16 +97,7 @@ fn admits(provider: &Provider, template: &str, filter: &AddressFilter) -> bool {
         .ok()
         .and_then(|text| Url::parse(&text).ok());
     // What is no URL is a fault of its own.
-    url.is_none_or(|url| admits_url(&url, filter))
-}
-
-/// Whether the filter admits a URL as far as that can be told without resolving a name.
-pub(super) fn admits_url(url: &Url, filter: &AddressFilter) -> bool {
-    let local = match url.host() {
-        Some(Host::Domain(name)) => name == "localhost" || name.ends_with(".localhost"),
-        _ => false,
-    };
-    filter.admits_url(url) && (!local || filter.admits(IpAddr::V4(Ipv4Addr::LOCALHOST)))
+    url.is_none_or(|url| filter.admits_url(&url))
 }
 
 fn endpoints(provider: &Provider) -> Vec<(&'static str, &str)> {

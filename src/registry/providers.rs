@@ -323,7 +323,7 @@ impl Registry {
     }
 
     async fn discover(&self, issuer: &Url) -> Result<Provider, Error> {
-        if !definition::admits_url(issuer, self.http.filter()) {
+        if !self.http.filter().admits_url(issuer) {
             return Err(Error::invalid(
                 "issuer",
                 "is at an address that this server may not call (`providers` in the configuration)",

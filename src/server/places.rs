@@ -4,6 +4,8 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use ipnet::IpNet;
+
 use crate::access::limits::network;
 
 /// Places, some of them taken.
@@ -11,6 +13,8 @@ pub(super) struct Places {
     most: usize,
     /// 0 for no limit.
     most_per_address: usize,
+    /// Whoever is here may have as many as there are.
+    exempt: Vec<IpNet>,
     taken: Mutex<Taken>,
 }
 
@@ -37,11 +41,12 @@ pub(super) enum Full {
 }
 
 impl Places {
-    /// So many; `most_per_address` is 0 for no limit.
-    pub(super) fn new(most: usize, most_per_address: usize) -> Arc<Self> {
+    /// So many; `most_per_address` is 0 for no limit, and does not hold those in `exempt`.
+    pub(super) fn new(most: usize, most_per_address: usize, exempt: &[IpNet]) -> Arc<Self> {
         Arc::new(Self {
             most,
             most_per_address,
+            exempt: exempt.to_vec(),
             taken: Mutex::default(),
         })
     }
@@ -52,9 +57,14 @@ impl Places {
     /// [`Full`].
     pub(super) fn take(self: &Arc<Self>, address: IpAddr) -> Result<Place, Full> {
         let network = network(address);
+        let canonical = address.to_canonical();
+        let exempt = self
+            .exempt
+            .iter()
+            .any(|proxies| proxies.contains(&canonical));
         let mut taken = self.taken();
         let here = taken.by_network.get(&network).copied().unwrap_or_default();
-        if self.most_per_address > 0 && here >= self.most_per_address {
+        if self.most_per_address > 0 && here >= self.most_per_address && !exempt {
             return Err(Full::Address);
         }
         if taken.all >= self.most {
@@ -97,7 +107,7 @@ mod tests {
 
     #[test]
     fn an_address_takes_no_more_than_its_share_and_gives_it_back() {
-        let places = Places::new(3, 2);
+        let places = Places::new(3, 2, &[]);
         let take = |address: &str| places.take(address.parse().unwrap()).ok().unwrap();
         let (one, two) = (take("192.0.2.1"), take("::ffff:192.0.2.1"));
         assert_eq!(refused(&places, "192.0.2.1"), Some(Full::Address));
@@ -112,15 +122,25 @@ mod tests {
 
     #[test]
     fn a_network_of_ipv6_is_one_address() {
-        let places = Places::new(9, 1);
+        let places = Places::new(9, 1, &[]);
         let _one = places.take("2001:db8::1".parse().unwrap());
         assert_eq!(refused(&places, "2001:db8::2"), Some(Full::Address));
         assert_eq!(refused(&places, "2001:db8:0:1::1"), None);
     }
 
     #[test]
+    fn a_proxy_stands_for_many() {
+        let places = Places::new(3, 1, &["10.0.0.0/8".parse().unwrap()]);
+        let take = |address: &str| places.take(address.parse().unwrap()).ok().unwrap();
+        let _kept = [take("10.0.0.1"), take("::ffff:10.0.0.1")];
+        let _one = take("192.0.2.1");
+        assert_eq!(refused(&places, "192.0.2.1"), Some(Full::Address));
+        assert_eq!(refused(&places, "10.0.0.1"), Some(Full::All));
+    }
+
+    #[test]
     fn no_limit_for_an_address_means_none() {
-        let places = Places::new(2, 0);
+        let places = Places::new(2, 0, &[]);
         let address: IpAddr = "192.0.2.1".parse().unwrap();
         let _kept = [places.take(address), places.take(address)];
         assert_eq!(refused(&places, "192.0.2.1"), Some(Full::All));

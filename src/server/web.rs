@@ -1,4 +1,5 @@
-//! The browser's listener: capped, and done with connections that say nothing.
+//! The listeners that speak HTTP/1.1, of browsers and of OAuth clients: capped, and done with
+//! connections that say nothing.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -18,36 +19,51 @@ use tokio_util::task::TaskTracker;
 use tower::ServiceExt as _;
 
 use super::incoming::{Seldom, accept};
-use super::places::Places;
-use crate::config;
+use super::places::{Full, Places};
+
+/// A listener, and who is let in.
+pub(super) struct Door {
+    /// Its name, for the log.
+    pub(super) name: &'static str,
+    /// Where connections come in.
+    pub(super) listener: TcpListener,
+    /// How many there may be.
+    pub(super) places: Arc<Places>,
+    /// How long a connection may be silent.
+    pub(super) idle_timeout: Duration,
+}
 
 /// Serves pages until `stop`, and returns when the requests under way are answered.
-pub(super) async fn serve(
-    listener: TcpListener,
-    pages: Router,
-    config: &config::Web,
-    stop: CancellationToken,
-) {
-    // One proxy before it is the rule: no limit for an address.
-    let places = Places::new(config.max_connections, 0);
-    let (mut full, mut failing) = (Seldom::default(), Seldom::default());
+pub(super) async fn serve(door: Door, pages: Router, stop: CancellationToken) {
+    let name = door.name;
+    let (mut full, mut crowded, mut failing) =
+        (Seldom::default(), Seldom::default(), Seldom::default());
     let connections = TaskTracker::new();
     loop {
-        let accepted = accept(&listener, "browser", &mut failing);
+        let accepted = accept(&door.listener, name, &mut failing);
         let Some((tcp, address)) = stop.run_until_cancelled(accepted).await else {
             break;
         };
-        match Arc::clone(&places).take(address.ip()) {
+        match door.places.take(address.ip()) {
             Ok(place) => {
-                let (pages, idle, stop) = (pages.clone(), config.idle_timeout, stop.clone());
+                let (pages, idle, stop) = (pages.clone(), door.idle_timeout, stop.clone());
                 connections.spawn(async move {
                     let _place = place;
                     connection(tcp, address, pages, idle, stop).await;
                 });
             }
-            Err(_) => {
-                if let Some(others) = full.admit() {
-                    tracing::warn!(%address, others, "a browser's connection was closed: there are web.max_connections already");
+            Err(refusal) => {
+                // Apart: an address that is refused all the time must not hide that there is no
+                // place left.
+                let (seldom, why) = match refusal {
+                    Full::All => (&mut full, "there are web.max_connections already"),
+                    Full::Address => (
+                        &mut crowded,
+                        "its address has limits.connections_per_address already",
+                    ),
+                };
+                if let Some(others) = seldom.admit() {
+                    tracing::warn!(%address, others, "a connection to the {name} listener was closed: {why}");
                 }
             }
         }
@@ -90,6 +106,6 @@ async fn connection(
         }
     };
     if let Err(error) = ended {
-        tracing::debug!(%address, %error, "a browser's connection broke");
+        tracing::debug!(%address, %error, "a connection broke");
     }
 }

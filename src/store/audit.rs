@@ -117,8 +117,8 @@ pub async fn insert(tx: &mut Tx, event: &AuditEvent) -> Result<(), Error> {
 }
 
 /// Clears address and program of up to `limit` of a tenant's entries that one of these did, or that
-/// nobody known did to one of them (a failed sign-in), and says which entry tells of it; answers how
-/// many. What somebody else did to them, an operator or another user, keeps that one's address.
+/// nobody known (a failed sign-in) or a client of ours did to one of them, and says which entry tells of
+/// it; answers how many. What somebody else did to them, an operator or another user, keeps that one's address.
 pub async fn erase_personal(
     tx: &mut Tx,
     tenant: &str,
@@ -126,7 +126,11 @@ pub async fn erase_personal(
     erased_by: &str,
     limit: i64,
 ) -> Result<usize, Error> {
-    let unknown = [ActorKind::Anonymous.as_str(), ActorKind::Browser.as_str()];
+    let unknown = [
+        ActorKind::Anonymous.as_str(),
+        ActorKind::Browser.as_str(),
+        ActorKind::Client.as_str(),
+    ];
     let found: Vec<String> = on!(tx, |c| {
         audit_events::table
             .filter(audit_events::tenant.eq(tenant))

@@ -1,18 +1,20 @@
 //! OAuth clients, their secrets, and how they are used. Those that were deleted are found by nothing
-//! here.
+//! here but what deletes them for good.
 
 use std::time::Duration;
 
+use diesel::dsl::count;
 use diesel::prelude::*;
 use diesel_async::RunQueryDsl;
 
 use super::columns::JsonValue;
+use super::issuer::delete_before;
 use super::pool::{Conn, Tx, on};
-use super::schema::{oauth_client_secrets, oauth_client_usage, oauth_clients};
+use super::schema::{issued_grants, oauth_client_secrets, oauth_client_usage, oauth_clients};
 use super::{Error, unreadable_if_none};
 use crate::model::{
     ClientAuthMethod, ClientGrantType, ClientResponseType, ClientSecret, ClientSettings,
-    ClientState, ClientUsage, OauthClient, Sealed, Timestamp,
+    ClientState, ClientUsage, OauthClient, Sealed, Timestamp, TokenFormat,
 };
 
 #[derive(AsChangeset, Insertable, Queryable, Selectable)]
@@ -48,6 +50,9 @@ struct ClientRow {
     created_at: Timestamp,
     updated_at: Timestamp,
     deleted_at: Option<Timestamp>,
+    access_token_format: String,
+    dpop_bound: bool,
+    require_pushed: bool,
 }
 
 impl From<&OauthClient> for ClientRow {
@@ -88,6 +93,9 @@ impl From<&OauthClient> for ClientRow {
             created_at: client.created_at,
             updated_at: client.updated_at,
             deleted_at: client.deleted_at,
+            access_token_format: settings.access_token_format.as_str().to_owned(),
+            dpop_bound: settings.dpop_bound,
+            require_pushed: settings.require_pushed,
         }
     }
 }
@@ -96,6 +104,7 @@ impl TryFrom<ClientRow> for OauthClient {
     type Error = Error;
     fn try_from(row: ClientRow) -> Result<Self, Error> {
         let auth_method = ClientAuthMethod::parse(&row.auth_method);
+        let format = TokenFormat::parse(&row.access_token_format);
         let settings = ClientSettings {
             auth_method: unreadable_if_none(auth_method, "oauth_clients.auth_method")?,
             grant_types: listed(
@@ -125,6 +134,9 @@ impl TryFrom<ClientRow> for OauthClient {
                 .and_then(|limit| u32::try_from(limit).ok()),
             webhook_url: row.webhook_url,
             webhook_events: row.webhook_events.read(),
+            access_token_format: unreadable_if_none(format, "oauth_clients.access_token_format")?,
+            dpop_bound: row.dpop_bound,
+            require_pushed: row.require_pushed,
         };
         Ok(Self {
             state: unreadable_if_none(ClientState::parse(&row.state), "oauth_clients.state")?,
@@ -227,6 +239,19 @@ pub async fn find(conn: &mut Conn, tenant: &str, id: &str) -> Result<Option<Oaut
     row.map(OauthClient::try_from).transpose()
 }
 
+/// The client of this id, whatever its tenant: at our own authorisation server it is known by its id
+/// alone.
+pub async fn any_tenant_find(conn: &mut Conn, id: &str) -> Result<Option<OauthClient>, Error> {
+    let row = on!(conn, |c| {
+        let query = oauth_clients::table
+            .find(id)
+            .filter(oauth_clients::deleted_at.is_null())
+            .select(ClientRow::as_select());
+        query.first(c).await.optional()
+    })?;
+    row.map(OauthClient::try_from).transpose()
+}
+
 /// One page by id; of one state where it is given.
 pub async fn list(
     conn: &mut Conn,
@@ -320,11 +345,82 @@ pub async fn usage(
             ));
         query.first(c).await.optional()
     })?;
-    Ok(
-        row.map(|(authorizations, tokens, last_used_at)| ClientUsage {
-            authorizations,
-            tokens,
-            last_used_at,
-        }),
-    )
+    let people = issued_grants::table
+        .filter(issued_grants::client_id.eq(client_id))
+        .filter(issued_grants::tenant.eq(tenant))
+        .select(count(issued_grants::user_id).aggregate_distinct());
+    let unique_users: i64 = on!(conn, |c| people.get_result(c).await)?;
+    if row.is_none() && unique_users == 0 {
+        return Ok(None);
+    }
+    let (authorizations, tokens, last_used_at) = row.unwrap_or_default();
+    Ok(Some(ClientUsage {
+        authorizations,
+        tokens,
+        last_used_at,
+        unique_users,
+    }))
+}
+
+/// Adds to how a client is used; nothing for one that is gone. People are counted when they are
+/// asked for.
+pub async fn add_usage(
+    tx: &mut Tx,
+    tenant: &str,
+    client_id: &str,
+    usage: &ClientUsage,
+) -> Result<(), Error> {
+    use oauth_client_usage as counted;
+    let exists = oauth_clients::table
+        .find(client_id)
+        .filter(oauth_clients::tenant.eq(tenant))
+        .count();
+    let exists: i64 = on!(tx, |c| exists.get_result(c).await)?;
+    if exists == 0 {
+        return Ok(());
+    }
+    on!(tx, |c| diesel::insert_into(counted::table)
+        .values((
+            counted::client_id.eq(client_id),
+            counted::tenant.eq(tenant),
+            counted::authorizations.eq(usage.authorizations),
+            counted::tokens.eq(usage.tokens),
+            counted::last_used_at.eq(usage.last_used_at),
+        ))
+        .on_conflict(counted::client_id)
+        .do_update()
+        .set((
+            counted::authorizations.eq(counted::authorizations + usage.authorizations),
+            counted::tokens.eq(counted::tokens + usage.tokens),
+        ))
+        .execute(c)
+        .await)?;
+    // Consents without a token leave it as it was.
+    if let Some(last_used_at) = usage.last_used_at {
+        let target = counted::table.find(client_id);
+        let used = counted::last_used_at.eq(last_used_at);
+        on!(tx, |c| diesel::update(target).set(used).execute(c).await)?;
+    }
+    Ok(())
+}
+
+/// Deletes secrets whose time was over before the one given, up to `limit`.
+pub async fn any_tenant_delete_expired_secrets(
+    conn: &mut Conn,
+    before: Timestamp,
+    limit: i64,
+) -> Result<usize, Error> {
+    use oauth_client_secrets as secrets;
+    delete_before!(conn, secrets, hash as Vec<u8>, expires_at, before, limit)
+}
+
+/// Deletes for good clients that were deleted before a time, up to `limit`, with all that is left of
+/// what they had.
+pub async fn any_tenant_delete_deleted(
+    conn: &mut Conn,
+    before: Timestamp,
+    limit: i64,
+) -> Result<usize, Error> {
+    use oauth_clients as clients;
+    delete_before!(conn, clients, id as String, deleted_at, before, limit)
 }

@@ -51,7 +51,9 @@ impl From<Diesel> for Error {
             }
             Diesel::DatabaseError(_, info)
                 if info.message().contains("connection closed")
-                    || info.message().contains("terminating connection") =>
+                    || info.message().contains("terminating connection")
+                    // A statement timeout, a lock timeout.
+                    || info.message().contains("canceling statement due to") =>
             {
                 Self::Unavailable(error.into())
             }

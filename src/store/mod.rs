@@ -14,6 +14,7 @@ mod error;
 pub mod events;
 pub mod grants;
 pub mod idempotency;
+pub mod issuer;
 pub mod migrate;
 pub mod persons;
 pub mod pool;

@@ -3,10 +3,15 @@
 #![allow(missing_docs, reason = "the migrations describe tables and columns")]
 
 mod clients;
+mod issuer;
 
 use diesel::{allow_tables_to_appear_in_same_query, joinable, table};
 
 pub use clients::{oauth_client_secrets, oauth_client_usage, oauth_clients};
+pub use issuer::{
+    authorization_codes, authorization_requests, device_authorizations, issued_grants,
+    issued_tokens, issuer_keys, spent_proofs,
+};
 
 table! {
     use diesel::sql_types::{Binary, Integer, Nullable, Text};
@@ -453,6 +458,10 @@ joinable!(user_preferences -> users (user_id));
 joinable!(sessions -> users (user_id));
 joinable!(authorizations -> apps (app_id));
 joinable!(authorization_visits -> authorizations (authorization_id));
+joinable!(issued_grants -> oauth_clients (client_id));
+joinable!(issued_grants -> users (user_id));
+joinable!(issued_tokens -> issued_grants (grant_id));
+joinable!(issued_tokens -> oauth_clients (client_id));
 allow_tables_to_appear_in_same_query!(
     apps,
     grants,
@@ -468,3 +477,4 @@ allow_tables_to_appear_in_same_query!(
     sessions,
     spent_refresh_tokens,
 );
+allow_tables_to_appear_in_same_query!(issued_tokens, issued_grants, oauth_clients, users);

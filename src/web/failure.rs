@@ -76,6 +76,7 @@ fn words(error: &Error) -> Words {
         | Error::RateLimited { .. }
         | Error::OutOfRange(_)
         | Error::WatcherTooSlow
+        | Error::Oauth(_)
         | Error::Internal(_)
         | Error::Store(StoreError::Internal(_)) => Words {
             status: StatusCode::INTERNAL_SERVER_ERROR,
@@ -124,6 +125,7 @@ fn of_precondition(precondition: Precondition) -> Words {
         | Precondition::NotRefreshable
         | Precondition::AmbiguousConnection
         | Precondition::AuthorizationState
+        | Precondition::AuthorizationRequestState
         | Precondition::ConfirmationCode
         | Precondition::OwnerMismatch
         | Precondition::AccountMismatch
@@ -196,15 +198,15 @@ pub(super) fn query_too_long() -> Response<Body> {
     })
 }
 
-/// The page for another method than GET and HEAD.
-pub(super) fn method_not_allowed() -> Response<Body> {
+/// The page for another method than those that are allowed.
+pub(super) fn method_not_allowed(allowed: &'static str) -> Response<Body> {
     let mut response = plain(&Words {
         status: StatusCode::METHOD_NOT_ALLOWED,
         title: "This is not how it works",
         message: "This address is opened as a link; nothing can be sent to it.",
         advice: AGAIN,
     });
-    let allowed = HeaderValue::from_static("GET, HEAD");
+    let allowed = HeaderValue::from_static(allowed);
     response.headers_mut().insert(header::ALLOW, allowed);
     response
 }
@@ -249,7 +251,7 @@ mod tests {
 
     #[test]
     fn methods_that_are_not_ours_hear_which_are() {
-        let answer = method_not_allowed();
+        let answer = method_not_allowed("GET, HEAD");
         assert_eq!(answer.status(), StatusCode::METHOD_NOT_ALLOWED);
         assert_eq!(answer.headers()[header::ALLOW], "GET, HEAD");
     }

@@ -1,15 +1,27 @@
 //! The browser edge: redirects and the pages that they need.
 //!
-//! Two addresses, both of an authorisation's: `connect/{ticket}` sends the browser to the provider,
-//! `callback/{app}` takes it back. Handlers run their work on a task of its own: a browser that
+//! Two addresses are of a connection's authorisation: `connect/{ticket}` sends the browser to the
+//! provider, `callback/{app}` takes it back. The others are of our own authorisation server:
+//! `oauth2/authorize` begins, `oauth2/sign-in/{id}` and `oauth2/consent/{id}` ask, `oauth2/continue/{id}`
+//! comes back from the operator's own pages, and `device` takes a device's code. What clients call is in
+//! `endpoints`, on a listener of its own. Handlers run their work on a task of its own: a browser that
 //! hangs up loses nothing.
 
+mod authorize;
 mod callback;
 mod connect;
+mod consent;
 mod cookie;
+mod device;
+mod endpoints;
 mod failure;
+mod form;
 mod origin;
 pub mod pages;
+mod refusal;
+mod sign_in;
+
+pub use endpoints::router as endpoints;
 
 use std::sync::Arc;
 
@@ -25,16 +37,32 @@ use self::cookie::Cookies;
 use self::origin::Proxies;
 use crate::access::audit::Refusals;
 use crate::broker::Authorizations;
+use crate::issuer::Issuer;
 use crate::tasks::Tasks;
 
 /// What the handlers work with.
 #[derive(Clone)]
 struct Edge {
     authorizations: Arc<Authorizations>,
+    issuer: Arc<Issuer>,
     tasks: Tasks,
     cookies: Cookies,
     refusals: Arc<Refusals>,
     proxies: Proxies,
+    /// Where browsers reach us; its path ends in a slash.
+    public_url: Url,
+    /// The same as browsers send it in `Origin`.
+    origin: String,
+}
+
+impl Edge {
+    /// Sends the browser to another page of ours.
+    fn see_page(&self, path: &str) -> Response<Body> {
+        match self.public_url.join(path) {
+            Ok(url) => pages::see_other(&url),
+            Err(_) => pages::not_found(),
+        }
+    }
 }
 
 impl FromRef<Edge> for Proxies {
@@ -49,6 +77,7 @@ impl FromRef<Edge> for Proxies {
 /// `X-Forwarded-For` is believed.
 pub fn router(
     authorizations: Arc<Authorizations>,
+    issuer: Arc<Issuer>,
     tasks: Tasks,
     public_url: &Url,
     refusals: Arc<Refusals>,
@@ -56,10 +85,13 @@ pub fn router(
 ) -> Router {
     let edge = Edge {
         authorizations,
+        issuer,
         tasks,
         cookies: Cookies::of(public_url),
         refusals,
         proxies: Proxies::new(trusted_proxies),
+        public_url: public_url.clone(),
+        origin: public_url.origin().ascii_serialization(),
     };
     let mut router = Router::new();
     let prefix = public_url.path();
@@ -76,6 +108,26 @@ pub fn router(
             .route(
                 &format!("{root}callback/{{app}}"),
                 page(get(callback::callback)),
+            )
+            .route(
+                &format!("{root}oauth2/authorize"),
+                form_page(get(authorize::by_link).post(authorize::by_form)),
+            )
+            .route(
+                &format!("{root}oauth2/sign-in/{{id}}"),
+                form_page(get(sign_in::page).post(sign_in::submitted)),
+            )
+            .route(
+                &format!("{root}oauth2/consent/{{id}}"),
+                form_page(get(consent::page).post(consent::submitted)),
+            )
+            .route(
+                &format!("{root}oauth2/continue/{{id}}"),
+                page(get(authorize::resume)),
+            )
+            .route(
+                &format!("{root}device"),
+                form_page(get(device::page).post(device::submitted)),
             );
     }
     router
@@ -88,7 +140,14 @@ pub fn router(
 fn page(route: MethodRouter<Edge>) -> MethodRouter<Edge> {
     route
         .head(async || untouched(StatusCode::OK))
-        .fallback(async || failure::method_not_allowed())
+        .fallback(async || failure::method_not_allowed("GET, HEAD"))
+}
+
+/// A page with a form answers POST, too.
+fn form_page(route: MethodRouter<Edge>) -> MethodRouter<Edge> {
+    route
+        .head(async || untouched(StatusCode::OK))
+        .fallback(async || failure::method_not_allowed("GET, HEAD, POST"))
 }
 
 /// An empty answer, after nothing was done.

@@ -1,9 +1,12 @@
-//! The pages a person sees in the browser: a failed sign-in, a finished one, a link that is gone.
+//! The pages a person sees in the browser: a failed sign-in, a finished one, a link that is gone; those
+//! of our own authorisation server are in `issuer`.
 //!
 //! They are whole documents without a script, an image or a second request, so the policy sent with
 //! them can forbid everything but their one inline style. Text that came from a provider or out of a
 //! query string is shown as text only: escaped by the template, stripped of control and direction
 //! characters, cut to a length, and never made a link.
+
+pub mod issuer;
 
 use askama::Template;
 use axum::body::Body;
@@ -17,7 +20,7 @@ const CSS: &str = include_str!("../../templates/page.css");
 /// What a page may do: apply the style sheet above, known by its SHA-256, and nothing else.
 /// A test compares the digest with `templates/page.css` and prints the one to write here.
 const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; \
-     style-src 'sha256-98zvaBNzx5WLV0mH0RUGwMk6DEmI2YIRso52dtI6nrc='; \
+     style-src 'sha256-DBfgK2L73RUtAhrVfKY0CPtkRex2fZiHo18nuARqvHc='; \
      base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
 /// Longest provider error code shown, in characters. RFC 6749 sets no limit; real codes have under 60.

@@ -1,5 +1,7 @@
 //! The command line, as a script sees it: the real binary, its output and its exit codes.
 
+mod demo;
+
 use std::io::Read as _;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::Path;

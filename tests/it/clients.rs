@@ -130,6 +130,7 @@ on_both_engines! {
             ],
             response_types: vec![pb::ClientResponseType::Code.into()],
             refresh_token_lifetime: Some(duration(30 * 24 * HOUR)),
+            access_token_format: pb::AccessTokenFormat::Opaque.into(),
             id: made.id.clone(),
             state: made.state,
             state_change_time: made.state_change_time,

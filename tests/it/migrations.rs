@@ -266,6 +266,11 @@ async fn sqlite_keeps_no_row_whose_parent_is_gone() {
     ground.execute("DELETE FROM connection_usage").await;
     assert_eq!(
         migrate::up(&store).await.unwrap(),
-        ["0005_views", "0006_audit", "0007_oauth_clients"]
+        [
+            "0005_views",
+            "0006_audit",
+            "0007_oauth_clients",
+            "0008_issuer"
+        ]
     );
 }

@@ -93,6 +93,28 @@ pub enum Action {
     ClientDeleted,
     /// An OAuth client got a new secret.
     ClientSecretRotated,
+    /// An OAuth client could not prove who it is.
+    ClientAuthenticationFailed,
+    /// An OAuth client began the authorisation of a device.
+    DeviceStarted,
+    /// An OAuth client pushed an authorisation request.
+    RequestPushed,
+    /// A person signed in to decide on an OAuth client's request, or failed to.
+    ConsentSignedIn,
+    /// A person agreed to what an OAuth client asked for.
+    ConsentGiven,
+    /// What an OAuth client asked for was refused.
+    ConsentRefused,
+    /// An OAuth client was given tokens for a code, a device code or its own credentials.
+    IssuedTokens,
+    /// An OAuth client was given tokens for a refresh token.
+    IssuedRefreshed,
+    /// An OAuth client was refused tokens.
+    IssuedRefused,
+    /// A token that we issued was revoked.
+    IssuedTokenRevoked,
+    /// What a person gave an OAuth client was revoked, with all its tokens.
+    IssuedGrantRevoked,
     /// A person's data was exported.
     PersonExported,
     /// A person's data was erased.
@@ -107,7 +129,7 @@ pub enum Action {
 
 impl Action {
     /// Every action.
-    pub const ALL: [Self; 50] = [
+    pub const ALL: [Self; 61] = [
         Self::UserCreated,
         Self::UserUpdated,
         Self::UserDeactivated,
@@ -153,6 +175,17 @@ impl Action {
         Self::ClientRevoked,
         Self::ClientDeleted,
         Self::ClientSecretRotated,
+        Self::ClientAuthenticationFailed,
+        Self::DeviceStarted,
+        Self::RequestPushed,
+        Self::ConsentSignedIn,
+        Self::ConsentGiven,
+        Self::ConsentRefused,
+        Self::IssuedTokens,
+        Self::IssuedRefreshed,
+        Self::IssuedRefused,
+        Self::IssuedTokenRevoked,
+        Self::IssuedGrantRevoked,
         Self::PersonExported,
         Self::PersonErased,
         Self::AuditRead,
@@ -208,6 +241,17 @@ impl Action {
             Self::ClientRevoked => "client.revoked",
             Self::ClientDeleted => "client.deleted",
             Self::ClientSecretRotated => "client.secret_rotated",
+            Self::ClientAuthenticationFailed => "client.authentication_failed",
+            Self::DeviceStarted => "issuer.device_started",
+            Self::RequestPushed => "issuer.request_pushed",
+            Self::ConsentSignedIn => "issuer.signed_in",
+            Self::ConsentGiven => "issuer.consent_given",
+            Self::ConsentRefused => "issuer.consent_refused",
+            Self::IssuedTokens => "issuer.tokens_issued",
+            Self::IssuedRefreshed => "issuer.tokens_refreshed",
+            Self::IssuedRefused => "issuer.token_refused",
+            Self::IssuedTokenRevoked => "issuer.token_revoked",
+            Self::IssuedGrantRevoked => "issuer.grant_revoked",
             Self::PersonExported => "person.exported",
             Self::PersonErased => "person.erased",
             Self::AuditRead => "audit.read",

@@ -1,4 +1,5 @@
-//! Where users signed in, as far as the trail tells: the entry of each session names its authorisation.
+//! Where users signed in and what they gave to clients, as far as the trail tells: the entry of each
+//! session names its authorisation, that of each consent its grant and its device.
 
 use std::collections::{BTreeSet, HashSet};
 
@@ -19,6 +20,8 @@ pub struct SignIns {
     pub sessions: BTreeSet<String>,
     /// Authorisations of those through a provider, which name no owner.
     pub authorizations: BTreeSet<String>,
+    /// What they gave to clients of ours, and the devices that they gave it to.
+    pub consents: BTreeSet<String>,
 }
 
 impl SignIns {
@@ -37,8 +40,14 @@ impl SignIns {
             ..Filter::default()
         };
         let mut found = Self::default();
+        let given = Action::ConsentGiven;
+        each(conn, tenant, given, by.clone(), |mut event| {
+            found.consents.extend(event.details.remove("device_id"));
+            found.consents.insert(event.resource_id);
+        })
+        .await?;
         for filter in [by, on] {
-            each(conn, tenant, filter, |mut event| {
+            each(conn, tenant, Action::SessionCreated, filter, |mut event| {
                 let authorization = event.details.remove("authorization_id");
                 found.authorizations.extend(authorization);
                 if event.resource_kind == "session" {
@@ -58,7 +67,8 @@ pub(super) async fn attributed(
     authorizations: &HashSet<String>,
 ) -> Result<HashSet<String>, Error> {
     let mut found = HashSet::new();
-    each(conn, tenant, Filter::default(), |mut event| {
+    let made = Action::SessionCreated;
+    each(conn, tenant, made, Filter::default(), |mut event| {
         let of_user = event.actor_kind == ActorKind::User.as_str() || event.resource_kind == "user";
         let named = event.details.remove("authorization_id");
         found.extend(named.filter(|id| of_user && authorizations.contains(id)));
@@ -67,15 +77,16 @@ pub(super) async fn attributed(
     Ok(found)
 }
 
-/// Hands on the entries on sessions that were made, or were not.
+/// Hands on the entries of an action.
 async fn each(
     conn: &mut Conn,
     tenant: &str,
+    action: Action,
     filter: Filter,
     mut take: impl FnMut(AuditEvent),
 ) -> Result<(), Error> {
     let filter = Filter {
-        action: Action::SessionCreated.as_str().to_owned(),
+        action: action.as_str().to_owned(),
         ..filter
     };
     let (mut after, until) = (0, i64::MAX);

@@ -2,6 +2,7 @@
 //! guessing does not keep the database busy.
 
 use std::collections::HashMap;
+use std::hash::Hash;
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -9,72 +10,61 @@ use std::time::Duration;
 use crate::clock::Clock;
 use crate::error::Error;
 
-/// How many addresses are kept.
+/// How many are kept.
 const CAPACITY: usize = 10_000;
 
 const MINUTE: Duration = Duration::from_secs(60);
 
-/// Addresses with failures. The generic cell rate algorithm: each failure takes a sixtieth of a minute,
-/// say, and as many may be taken ahead as a minute has.
-pub struct Addresses {
+/// Failures by whoever they are counted for. The generic cell rate algorithm: each failure takes a
+/// sixtieth of a minute, say, and as many may be taken ahead as a minute has.
+pub struct Failures<K> {
     clock: Clock,
     /// What one failure takes; zero for no limit.
     each: Duration,
-    /// Until when the failures of an address have taken the time.
-    taken: Mutex<HashMap<IpAddr, Duration>>,
+    /// Until when somebody's failures have taken the time.
+    taken: Mutex<HashMap<K, Duration>>,
 }
 
-impl Addresses {
+impl<K: Eq + Hash> Failures<K> {
     /// With the most failures in a minute; 0 for no limit.
-    pub fn new(failures_per_minute: u32, clock: Clock) -> Self {
+    pub fn new(per_minute: u32, clock: Clock) -> Self {
         Self {
             clock,
-            each: MINUTE.checked_div(failures_per_minute).unwrap_or_default(),
+            each: MINUTE.checked_div(per_minute).unwrap_or_default(),
             taken: Mutex::default(),
         }
     }
 
-    /// Whether credentials from there are still looked up.
-    ///
-    /// # Errors
-    /// [`Error::RateLimited`] when too many were refused.
-    pub fn admit(&self, address: Option<IpAddr>) -> Result<(), Error> {
-        let Some(address) = address.filter(|_| !self.each.is_zero()) else {
-            return Ok(());
-        };
+    /// How long to wait; none where there were not too many failures.
+    pub fn wait(&self, key: &K) -> Option<Duration> {
+        if self.each.is_zero() {
+            return None;
+        }
         let now = self.clock.elapsed();
         let taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
-        let until = taken.get(&network(address)).copied().unwrap_or_default();
+        let until = taken.get(key).copied().unwrap_or_default();
         let free = until.saturating_sub(MINUTE.saturating_sub(self.each));
-        if free <= now {
-            return Ok(());
-        }
-        Err(Error::RateLimited {
-            limit: "failed_authentications_per_address",
-            message: "too many credentials from this address were refused".to_owned(),
-            retry_after: free.saturating_sub(now),
-        })
+        (free > now).then(|| free.saturating_sub(now))
     }
 
-    /// Credentials from there were refused.
-    pub fn refused(&self, address: Option<IpAddr>) {
-        let Some(address) = address.filter(|_| !self.each.is_zero()) else {
+    /// One failure more.
+    pub fn count(&self, key: K) {
+        if self.each.is_zero() {
             return;
-        };
+        }
         let now = self.clock.elapsed();
         let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
-        let network = network(address);
-        if taken.len() >= CAPACITY && !taken.contains_key(&network) {
+        if taken.len() >= CAPACITY && !taken.contains_key(&key) {
             make_room(&mut taken, now);
         }
-        let until = taken.entry(network).or_default();
+        let until = taken.entry(key).or_default();
         *until = (*until).max(now).saturating_add(self.each);
     }
 }
 
-/// Drops addresses that have waited long enough; then those with the fewest failures; all, when
-/// even that leaves no room.
-fn make_room(taken: &mut HashMap<IpAddr, Duration>, now: Duration) {
+/// Drops those that have waited long enough; then those with the fewest failures; all, when even
+/// that leaves no room.
+fn make_room<K: Eq + Hash>(taken: &mut HashMap<K, Duration>, now: Duration) {
     for spare in [Duration::ZERO, MINUTE / 2] {
         taken.retain(|_, until| *until > now.saturating_add(spare));
         if taken.len() < CAPACITY {
@@ -82,6 +72,38 @@ fn make_room(taken: &mut HashMap<IpAddr, Duration>, now: Duration) {
         }
     }
     taken.clear();
+}
+
+/// Addresses with failures.
+pub struct Addresses(Failures<IpAddr>);
+
+impl Addresses {
+    /// With the most failures in a minute; 0 for no limit.
+    pub fn new(failures_per_minute: u32, clock: Clock) -> Self {
+        Self(Failures::new(failures_per_minute, clock))
+    }
+
+    /// Whether credentials from there are still looked up.
+    ///
+    /// # Errors
+    /// [`Error::RateLimited`] when too many were refused.
+    pub fn admit(&self, address: Option<IpAddr>) -> Result<(), Error> {
+        match address.and_then(|address| self.0.wait(&network(address))) {
+            None => Ok(()),
+            Some(retry_after) => Err(Error::RateLimited {
+                limit: "failed_authentications_per_address",
+                message: "too many credentials from this address were refused".to_owned(),
+                retry_after,
+            }),
+        }
+    }
+
+    /// Credentials from there were refused.
+    pub fn refused(&self, address: Option<IpAddr>) {
+        if let Some(address) = address {
+            self.0.count(network(address));
+        }
+    }
 }
 
 /// What one holder has of addresses: an IPv4 address, or a /64 of IPv6 (RFC 6177).
@@ -163,7 +185,7 @@ mod tests {
                 addresses.refused(Some(IpAddr::V4(number.into())));
             }
         }
-        assert!(addresses.taken.lock().unwrap().len() <= CAPACITY);
+        assert!(addresses.0.taken.lock().unwrap().len() <= CAPACITY);
         addresses.admit(Some(IpAddr::V4(0.into()))).unwrap_err();
     }
 }

@@ -5,7 +5,7 @@ use crate::access::audit::{self, Action, Entry};
 use crate::access::users::UserChanges;
 use crate::access::{Caller, Permission};
 use crate::error::{Error, Resource};
-use crate::model::{User, UserState};
+use crate::model::{EventKind, NewEvent, Timestamp, User, UserState};
 use crate::store::{self, Tx, transact};
 
 /// What alters what a session may do.
@@ -56,7 +56,8 @@ impl Users {
         Ok(user)
     }
 
-    /// Switches a user off; their sessions end. One who is off already stays as they are.
+    /// Switches a user off; their sessions end, and what they gave to clients is of no use while they are
+    /// off. One who is off already stays as they are.
     ///
     /// # Errors
     /// [`Error::PermissionDenied`] for a user who may do more than the caller; [`Error::NotFound`],
@@ -71,6 +72,7 @@ impl Users {
             let entry = entry(Action::UserDeactivated, caller, &user).reason(reason);
             self.write(&mut tx, caller, &mut user, entry, Some("user_deactivated"))
                 .await?;
+            forget_issued(&mut tx, &user, self.clock.now()).await?;
             Ok(user)
         })?;
         self.poke.notify_one();
@@ -94,8 +96,8 @@ impl Users {
         })
     }
 
-    /// Deletes a user softly: sessions end, the password is gone, the e-mail address and the owner are
-    /// free again. Retention removes what is left.
+    /// Deletes a user softly: sessions end, what they gave to clients is revoked, the password is gone,
+    /// the e-mail address and the owner are free again. Retention removes what is left.
     ///
     /// # Errors
     /// [`Error::Conflict`] when `version` is not the current one; otherwise as [`Users::deactivate`].
@@ -107,11 +109,18 @@ impl Users {
     ) -> Result<(), Error> {
         transact!(self.store, |tx| {
             let mut user = changeable(&mut tx, caller, id, version).await?;
-            user.deleted_at = Some(self.clock.now());
+            let now = self.clock.now();
+            user.deleted_at = Some(now);
             user.password_hash = None;
-            let entry = entry(Action::UserDeleted, caller, &user);
-            self.write(&mut tx, caller, &mut user, entry, Some("user_deleted"))
-                .await
+            let reason = "user_deleted";
+            // After the user: a consent that is under way locks them too.
+            let grants =
+                store::issuer::grants::revoke_of_user(&mut tx, &user.tenant, &user.id, reason, now);
+            let revoked = grants.await?.len();
+            let entry = entry(Action::UserDeleted, caller, &user).detail("grants_revoked", revoked);
+            self.write(&mut tx, caller, &mut user, entry, Some(reason))
+                .await?;
+            forget_issued(&mut tx, &user, now).await
         })?;
         self.poke.notify_one();
         Ok(())
@@ -143,6 +152,13 @@ impl Users {
         audit::record(tx, &entry, now).await?;
         Ok(ended)
     }
+}
+
+/// Has every replica forget what clients have of this user.
+async fn forget_issued(tx: &mut Tx, user: &User, now: Timestamp) -> Result<(), Error> {
+    let event = NewEvent::internal(EventKind::IssuedEnded, &user.tenant, &user.id, now);
+    store::events::append(tx, &event).await?;
+    Ok(())
 }
 
 pub(super) fn entry(action: Action, caller: &Caller, user: &User) -> Entry {

@@ -157,12 +157,8 @@ impl Watch {
         let out = self.out.clone();
         tokio::select! {
             () = stopping.cancelled() => {
-                let stop = Error::Unavailable(
-                    "the server is stopping; resume elsewhere".to_owned(),
-                    None,
-                );
                 // A watcher that does not read is not waited for.
-                let _ = out.try_send(Err(stop));
+                let _ = out.try_send(Err(Error::stopping()));
             }
             () = out.closed() => {}
             _ = self.follow(live) => {}

@@ -7,8 +7,8 @@ use crate::access::Caller;
 use crate::access::audit::{self, Action};
 use crate::error::Error;
 use crate::model::{
-    Authorization, Chained, ConnectionDetails, Preferences, RefreshAttempt, Session, SyncRecord,
-    Timestamp, User,
+    Authorization, Chained, ConnectionDetails, IssuedGrant, Preferences, RefreshAttempt, Session,
+    SyncRecord, Timestamp, User,
 };
 use crate::store::audit::reading::{self, Stretch};
 use crate::store::{self, Conn, transact};
@@ -43,6 +43,9 @@ impl Persons {
             let mut conn = self.store.read().await?;
             document.user(&mut conn, found).await?;
             document.sign_ins(&mut conn, &caller.tenant, &ids).await?;
+            let tenant = &caller.tenant;
+            let grants = self.grants(&mut conn, tenant, &found.id, ROWS_MAX + 1);
+            document.list("grants", grants.await?, grant);
         }
         let mut conn = self.store.read().await?;
         if owns {
@@ -202,6 +205,24 @@ fn session(session: &Session) -> Value {
         "client_user_agent": session.user_agent,
         "revoke_time": maybe(session.revoked_at),
         "revoke_reason": session.revoke_reason,
+    })
+}
+
+fn grant((grant, client_name): &(IssuedGrant, String)) -> Value {
+    json!({
+        "id": grant.id,
+        "client_id": grant.client_id,
+        "client_name": client_name,
+        "scopes": grant.scopes,
+        "resources": grant.resources,
+        "auth_time": time(grant.auth_time),
+        "ip": grant.ip,
+        "user_agent": grant.user_agent,
+        "create_time": time(grant.created_at),
+        "last_issue_time": time(grant.last_issued_at),
+        "expire_time": time(grant.expires_at),
+        "revoke_time": maybe(grant.revoked_at),
+        "revoke_reason": grant.revoke_reason,
     })
 }
 

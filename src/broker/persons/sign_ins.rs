@@ -1,9 +1,12 @@
-//! What a user's sign-ins leave: sessions, and the authorisations of those through a provider.
+//! What a user's sign-ins leave: sessions, the authorisations of those through a provider, and what they
+//! gave to OAuth clients.
 
 use super::{BATCH, Persons};
 use crate::access::audit;
 use crate::error::Error;
-use crate::store;
+use crate::model::IssuedGrant;
+use crate::store::issuer::grants::GrantQuery;
+use crate::store::{self, Conn};
 
 /// Where a user signed in.
 pub(super) struct SignIns {
@@ -20,6 +23,9 @@ impl Persons {
         self.trail.chain().await?;
         let mut conn = self.store.read().await?;
         let mut all = audit::SignIns::of(&mut conn, tenant, user_id).await?;
+        let grants = self.grants(&mut conn, tenant, user_id, i64::MAX).await?;
+        all.consents
+            .extend(grants.into_iter().map(|(grant, _)| grant.id));
         let (mut kept, mut after) = (0, String::new());
         loop {
             let page =
@@ -33,5 +39,24 @@ impl Persons {
                 all.sessions.insert(session.id);
             }
         }
+    }
+
+    /// What a user gave to clients, those that ended too, with the clients' names: the first of them.
+    pub(super) async fn grants(
+        &self,
+        conn: &mut Conn,
+        tenant: &str,
+        user_id: &str,
+        most: i64,
+    ) -> Result<Vec<(IssuedGrant, String)>, Error> {
+        let asked = GrantQuery {
+            user_id: Some(user_id),
+            client_id: None,
+            ended: true,
+            now: self.clock.now(),
+            after: "",
+            limit: most,
+        };
+        Ok(store::issuer::grants::list(conn, tenant, &asked).await?)
     }
 }

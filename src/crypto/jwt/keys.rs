@@ -22,6 +22,9 @@ const RSA_BITS: std::ops::RangeInclusive<usize> = 2_048..=8_192;
 /// Longest RSA exponent in bytes; published ones have three.
 const RSA_EXPONENT_MAX: usize = 4;
 
+/// Members of a JWK that are for its owner alone (RFC 7518 section 6).
+const PRIVATE_MEMBERS: [&str; 8] = ["d", "p", "q", "dp", "dq", "qi", "oth", "k"];
+
 /// Why a key set can't be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum KeySetFault {
@@ -37,15 +40,16 @@ pub enum KeySetFault {
 #[derive(Clone, Debug, Default)]
 pub struct KeySet(Vec<Key>);
 
+/// A public key that can verify signatures.
 #[derive(Clone, Debug)]
-struct Key {
+pub(super) struct Key {
     id: Option<String>,
     /// SHA-256 of all that makes it this key.
     thumbprint: [u8; 32],
     /// The one algorithm that it is published for (`alg`).
     only: Option<Algorithm>,
     material: Material,
-    decoding: DecodingKey,
+    pub(super) decoding: DecodingKey,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,7 +67,8 @@ struct Document {
 
 impl KeySet {
     /// Reads a JWK set. Keys of other types and for other uses are left out, as RFC 7517 section
-    /// 5 asks, and so are weak ones and those that are told twice. None may be left.
+    /// 5 asks, and so are weak ones, those that are told twice, and those that come with their
+    /// private half: anybody may hold them. None may be left.
     ///
     /// # Errors
     /// [`KeySetFault`].
@@ -138,7 +143,12 @@ impl KeySet {
 }
 
 impl Key {
-    fn read(value: Value) -> Option<Self> {
+    /// The key of a JWK; `None` for one that is of another type, for another use, weak, or not
+    /// public.
+    pub(super) fn read(value: Value) -> Option<Self> {
+        if is_private(&value) {
+            return None;
+        }
         let jwk: Jwk = serde_json::from_value(value).ok()?;
         if !is_for_signatures(&jwk.common) {
             return None;
@@ -192,7 +202,7 @@ impl Key {
     }
 
     /// Whether it can verify signatures of this algorithm.
-    fn fits(&self, algorithm: Algorithm) -> bool {
+    pub(super) fn fits(&self, algorithm: Algorithm) -> bool {
         let able = match self.material {
             Material::Rsa => algorithm.family() == AlgorithmFamily::Rsa,
             Material::P256 => algorithm == Algorithm::ES256,
@@ -211,12 +221,17 @@ fn is_for_signatures(common: &CommonParameters) -> bool {
         && operations.is_none_or(|operations| operations.contains(&KeyOperations::Verify))
 }
 
-fn bytes(text: &str) -> Option<Vec<u8>> {
+/// Whether a JWK holds what only its owner may know.
+pub fn is_private(jwk: &Value) -> bool {
+    PRIVATE_MEMBERS.iter().any(|name| jwk.get(name).is_some())
+}
+
+pub(super) fn bytes(text: &str) -> Option<Vec<u8>> {
     URL_SAFE_NO_PAD.decode(text).ok()
 }
 
 /// A number in base64url; some issuers put a zero before it, which the library refuses.
-fn number(text: &str) -> Option<Vec<u8>> {
+pub(super) fn number(text: &str) -> Option<Vec<u8>> {
     let bytes = bytes(text)?;
     let zeros = bytes.iter().take_while(|byte| **byte == 0).count();
     bytes.get(zeros..).map(<[u8]>::to_vec)

@@ -51,6 +51,7 @@ fn a_key_serves_for_nothing_but_what_it_is_for() {
         json!({ "crv": "secp256k1" }),
         json!({ "x": "AAAA" }),
         json!({ "kty": "oct", "k": "c2VjcmV0" }),
+        json!({ "d": "AAAA" }),
     ] {
         let refused = set(&[ec(unfit.clone())])
             .verify(EC_JWS, &token)
@@ -112,9 +113,20 @@ fn secrets_shared_with_the_issuer_are_no_choice() {
     for name in ["none", "HS256", "HS384", "HS512", "", "es256"] {
         assert_eq!(algorithm(name), None, "{name}");
     }
-    for name in [
-        "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "EdDSA",
-    ] {
+    for name in ALGORITHMS {
         assert!(algorithm(name).is_some(), "{name}");
     }
+}
+
+#[test]
+fn times_are_numbers_of_our_era() {
+    let at = |value: Value| {
+        let claims = json!({ "exp": value });
+        time(claims.as_object().unwrap(), "exp")
+    };
+    assert_eq!(at(json!(1.5)), Ok(Some(Timestamp::from_micros(1_500_000))));
+    for value in [json!(-1), json!(1e300), json!("1"), json!(null), json!([1])] {
+        assert_eq!(at(value.clone()), Err(NoTime), "{value}");
+    }
+    assert_eq!(time(&Claims::new(), "exp"), Ok(None));
 }

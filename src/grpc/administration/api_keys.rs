@@ -4,12 +4,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use prost::Message as _;
-use secrecy::ExposeSecret as _;
 use tonic::{Request, Response, Status};
 
 use super::{Context, convert};
 use crate::access::api_keys::{DEFAULT_OVERLAP, MAX_OVERLAP, NewApiKey};
 use crate::grpc::caller::principal;
+use crate::grpc::convert::shown;
 use crate::grpc::fields::Fields;
 use crate::grpc::page::Page;
 use crate::model::{IdKind, Role};
@@ -65,7 +65,7 @@ pub(super) async fn create(
         .await?;
     Ok(Response::new(pb::CreateApiKeyResponse {
         api_key: Some(convert::api_key(&issued.key, context.clock.now())),
-        secret: issued.secret.expose_secret().to_owned(),
+        secret: shown(&issued.secret),
     }))
 }
 
@@ -138,6 +138,6 @@ pub(super) async fn rotate(
         .await?;
     Ok(Response::new(pb::RotateApiKeyResponse {
         api_key: Some(convert::api_key(&issued.key, context.clock.now())),
-        secret: issued.secret.expose_secret().to_owned(),
+        secret: shown(&issued.secret),
     }))
 }

@@ -290,6 +290,7 @@ fn actor_kind(text: &str) -> pb::ActorKind {
         Some(ActorKind::Anonymous) => pb::ActorKind::Anonymous,
         Some(ActorKind::System) => pb::ActorKind::System,
         Some(ActorKind::CommandLine) => pb::ActorKind::CommandLine,
+        Some(ActorKind::Client) => pb::ActorKind::Client,
         None => pb::ActorKind::Unspecified,
     }
 }

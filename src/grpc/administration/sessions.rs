@@ -3,11 +3,10 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use secrecy::{ExposeSecret as _, SecretString};
+use secrecy::SecretString;
 use tonic::{Request, Response, Status};
 
 use super::Context;
-use super::users::own_or_id;
 use crate::access::api_keys::is_tenant;
 use crate::access::caller::USER_AGENT_MAX;
 use crate::access::sessions::{CURRENT, Issued, Visitor};
@@ -16,7 +15,7 @@ use crate::broker::authorizations::NewSignIn;
 use crate::error::Error;
 use crate::grpc::caller::{among, origin, principal};
 use crate::grpc::connections::checked;
-use crate::grpc::convert::timestamp;
+use crate::grpc::convert::{shown, timestamp};
 use crate::grpc::fields::{CLIENT_ID_MAX, Fields, NAME_MAX};
 use crate::grpc::page::Page;
 use crate::model::{IdKind, Session, SignInMethod};
@@ -58,7 +57,7 @@ pub(super) async fn start_sign_in(
         .await?;
     Ok(Response::new(pb::StartSignInResponse {
         authorization_id: started.authorization.id,
-        sign_in_url: started.link.expose_secret().to_owned(),
+        sign_in_url: shown(&started.link),
         expire_time: Some(timestamp(started.authorization.expires_at)),
     }))
 }
@@ -250,7 +249,7 @@ pub(super) async fn list(
         page_token,
     } = request.into_inner();
     let mut fields = Fields::new();
-    own_or_id(&mut fields, "user_id", &user_id);
+    fields.own_or_id("user_id", &user_id);
     let bound_to = ("ListSessions", &user_id, show_ended);
     let page = Page::of(page_size, &page_token, bound_to);
     let page = checked(fields, page)?;
@@ -304,7 +303,7 @@ pub(super) async fn revoke_all(
         keep_current,
     } = request.into_inner();
     let mut fields = Fields::new();
-    own_or_id(&mut fields, "user_id", &user_id);
+    fields.own_or_id("user_id", &user_id);
     fields.finish()?;
     let sessions = Arc::clone(&context.sessions);
     let ended = context
@@ -317,7 +316,7 @@ pub(super) async fn revoke_all(
 }
 
 fn tokens(issued: &Issued) -> [String; 2] {
-    [&issued.session_token, &issued.refresh_token].map(|token| token.expose_secret().to_owned())
+    [&issued.session_token, &issued.refresh_token].map(shown)
 }
 
 /// `current` is the id of the session that calls.

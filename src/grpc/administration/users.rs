@@ -10,7 +10,7 @@ pub(super) use preferences::{get as get_preferences, update as update_preference
 
 use super::Context;
 use crate::access::passwords;
-use crate::access::users::{ME, UserFilter, UserName};
+use crate::access::users::{UserFilter, UserName};
 use crate::grpc::caller::principal;
 use crate::grpc::fields::{Fields, NAME_MAX};
 use crate::grpc::page::Page;
@@ -45,7 +45,7 @@ pub(super) async fn get(
     let mut fields = Fields::new();
     let name = match (user_id.is_empty(), email.is_empty()) {
         (false, true) => {
-            own_or_id(&mut fields, "user_id", &user_id);
+            fields.own_or_id("user_id", &user_id);
             UserName::Id(user_id)
         }
         (true, false) => {
@@ -199,7 +199,7 @@ pub(super) async fn set_password(
     } = request.into_inner();
     let (current, new) = (secret(current_password), secret(new_password));
     let mut fields = Fields::new();
-    own_or_id(&mut fields, "user_id", &user_id);
+    fields.own_or_id("user_id", &user_id);
     if let Some(current) = &current {
         let text = current.expose_secret();
         fields.text("current_password", text, passwords::LENGTH_MAX);
@@ -228,13 +228,4 @@ pub(super) async fn set_password(
 /// A password of the wire; none where it is empty.
 fn secret(text: String) -> Option<SecretString> {
     (!text.is_empty()).then(|| text.into())
-}
-
-/// A user's id, or `me`.
-pub(super) fn own_or_id(fields: &mut Fields, field: &str, user_id: &str) {
-    fields.check(
-        user_id == ME || IdKind::User.matches(user_id),
-        field,
-        "`me`, or an id that begins with `user_`, is required",
-    );
 }

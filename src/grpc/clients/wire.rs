@@ -10,7 +10,7 @@ use crate::grpc::fields::Fields;
 use crate::grpc::mask::Mask;
 use crate::model::{
     ClientAuthMethod, ClientGrantType, ClientResponseType, ClientSecret, ClientSettings,
-    ClientState,
+    ClientState, TokenFormat,
 };
 use crate::pb;
 use crate::registry::{
@@ -25,7 +25,7 @@ const LIFETIME_MAX: Duration = Duration::from_secs(3_650 * 24 * 60 * 60);
 const KINDS_MAX: usize = 16;
 
 /// What `UpdateClient` can change, by the names of the message's fields.
-const MUTABLE: [&str; 18] = [
+const MUTABLE: [&str; 21] = [
     "name",
     "description",
     "logo_url",
@@ -44,6 +44,9 @@ const MUTABLE: [&str; 18] = [
     "rate_limit_per_hour",
     "webhook_url",
     "webhook_events",
+    "access_token_format",
+    "dpop_bound_access_tokens",
+    "require_pushed_authorization_requests",
 ];
 
 /// A client on the wire.
@@ -82,6 +85,9 @@ pub(super) fn client(registered: &RegisteredClient) -> pb::Client {
         create_time: Some(timestamp(client.created_at)),
         update_time: Some(timestamp(client.updated_at)),
         etag: etag(client.version),
+        access_token_format: format(settings.access_token_format).into(),
+        dpop_bound_access_tokens: settings.dpop_bound,
+        require_pushed_authorization_requests: settings.require_pushed,
     }
 }
 
@@ -146,6 +152,7 @@ const fn grant(grant: ClientGrantType) -> pb::ClientGrantType {
         ClientGrantType::AuthorizationCode => pb::ClientGrantType::AuthorizationCode,
         ClientGrantType::RefreshToken => pb::ClientGrantType::RefreshToken,
         ClientGrantType::ClientCredentials => pb::ClientGrantType::ClientCredentials,
+        ClientGrantType::DeviceCode => pb::ClientGrantType::DeviceCode,
     }
 }
 
@@ -155,6 +162,7 @@ fn from_grant(number: i32) -> Option<ClientGrantType> {
         pb::ClientGrantType::AuthorizationCode => Some(ClientGrantType::AuthorizationCode),
         pb::ClientGrantType::RefreshToken => Some(ClientGrantType::RefreshToken),
         pb::ClientGrantType::ClientCredentials => Some(ClientGrantType::ClientCredentials),
+        pb::ClientGrantType::DeviceCode => Some(ClientGrantType::DeviceCode),
     }
 }
 
@@ -168,6 +176,25 @@ fn from_response(number: i32) -> Option<ClientResponseType> {
     match pb::ClientResponseType::try_from(number).ok()? {
         pb::ClientResponseType::Unspecified => None,
         pb::ClientResponseType::Code => Some(ClientResponseType::Code),
+    }
+}
+
+const fn format(format: TokenFormat) -> pb::AccessTokenFormat {
+    match format {
+        TokenFormat::Opaque => pb::AccessTokenFormat::Opaque,
+        TokenFormat::Jwt => pb::AccessTokenFormat::Jwt,
+    }
+}
+
+fn from_format(fields: &mut Fields, number: i32) -> TokenFormat {
+    use pb::AccessTokenFormat as Format;
+    match Format::try_from(number) {
+        Ok(Format::Unspecified | Format::Opaque) => TokenFormat::Opaque,
+        Ok(Format::Jwt) => TokenFormat::Jwt,
+        Err(_) => {
+            fields.check(false, "client.access_token_format", "is no format");
+            TokenFormat::Opaque
+        }
     }
 }
 
@@ -214,6 +241,7 @@ struct Judged {
     access_token_lifetime: Option<Duration>,
     refresh_token_lifetime: Option<Duration>,
     rate_limit_per_hour: Option<u32>,
+    access_token_format: TokenFormat,
 }
 
 impl Judged {
@@ -249,6 +277,7 @@ impl Judged {
                 client.refresh_token_lifetime,
             ),
             rate_limit_per_hour: rate.filter(|rate| *rate > 0),
+            access_token_format: from_format(fields, client.access_token_format),
         }
     }
 }
@@ -325,6 +354,9 @@ pub(super) fn new_client(request: pb::CreateClientRequest) -> Result<NewClient, 
         rate_limit_per_hour: judged.rate_limit_per_hour,
         webhook_url: client.webhook_url,
         webhook_events: client.webhook_events,
+        access_token_format: judged.access_token_format,
+        dpop_bound: client.dpop_bound_access_tokens,
+        require_pushed: client.require_pushed_authorization_requests,
     };
     for fault in client_faults(&settings) {
         fields.check(false, fault.field, fault.description);
@@ -355,6 +387,10 @@ pub(super) fn changes(
     );
     let (access, refresh) = (judged.access_token_lifetime, judged.refresh_token_lifetime);
     let rate = judged.rate_limit_per_hour;
+    let (bound, pushed) = (
+        client.dpop_bound_access_tokens,
+        client.require_pushed_authorization_requests,
+    );
     ClientChanges {
         name: named("name", !client.name.is_empty()).then_some(client.name),
         description: named("description", !client.description.is_empty())
@@ -385,29 +421,12 @@ pub(super) fn changes(
             .then_some(client.webhook_url),
         webhook_events: named("webhook_events", !client.webhook_events.is_empty())
             .then_some(client.webhook_events),
+        access_token_format: named("access_token_format", client.access_token_format != 0)
+            .then_some(judged.access_token_format),
+        dpop_bound: named("dpop_bound_access_tokens", bound).then_some(bound),
+        require_pushed: named("require_pushed_authorization_requests", pushed).then_some(pushed),
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn every_mutable_field_is_reached() {
-        let mut client = pb::Client::default();
-        client.set_auth_method(pb::ClientAuthMethod::ClientSecretPost);
-        let changed = |paths: &[&str]| {
-            let paths = paths.iter().map(|path| (*path).to_owned()).collect();
-            let mut fields = Fields::new();
-            let mask = prost_types::FieldMask { paths };
-            let changes = changes(&mut fields, client.clone(), Some(mask));
-            fields.finish().unwrap();
-            changes
-        };
-        let each = changed(&MUTABLE);
-        assert_eq!(changed(&["*"]), each);
-        let unset = format!("{each:?}");
-        assert!(!unset.contains(": None"), "{unset}");
-        assert_eq!(changed(&[]).name, None);
-    }
-}
+mod tests;

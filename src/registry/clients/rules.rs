@@ -8,7 +8,7 @@ use serde_json::Value;
 use url::Url;
 
 use super::redirects::{self, REDIRECT_URIS_MAX};
-use crate::crypto::jwt::KeySet;
+use crate::crypto::jwt::{KeySet, is_private};
 use crate::error::FieldViolation;
 use crate::model::{ClientAuthMethod, ClientGrantType, ClientResponseType, ClientSettings};
 
@@ -29,9 +29,6 @@ const ACCESS_LIFETIME: RangeInclusive<Duration> =
     Duration::from_secs(60)..=Duration::from_secs(24 * 60 * 60);
 const REFRESH_LIFETIME: RangeInclusive<Duration> =
     Duration::from_secs(60 * 60)..=Duration::from_secs(365 * 24 * 60 * 60);
-
-/// Members of a JWK that are for its owner alone (RFC 7518 section 6).
-const PRIVATE_MEMBERS: [&str; 8] = ["d", "p", "q", "dp", "dq", "qi", "oth", "k"];
 
 /// Every field that is not as it must be, as paths in CreateClient's and UpdateClient's requests.
 pub fn faults(settings: &ClientSettings) -> Vec<FieldViolation> {
@@ -177,9 +174,9 @@ impl Faults {
         self.distinct("grant_types", &it.grant_types);
         self.distinct("response_types", &it.response_types);
         self.check(
-            codes || !has(ClientGrantType::RefreshToken),
+            codes || has(ClientGrantType::DeviceCode) || !has(ClientGrantType::RefreshToken),
             "grant_types",
-            "refresh tokens are issued with authorisation codes only",
+            "refresh tokens are issued with authorisation codes and device codes only",
         );
         self.check(
             !public || !has(ClientGrantType::ClientCredentials),
@@ -200,6 +197,14 @@ impl Faults {
             !public || it.require_pkce,
             "require_pkce",
             "a public client can't do without PKCE",
+        );
+        // On the way to such an address others may see a code, which a secret alone does not bind
+        // to who asked for it (RFC 8252 section 8.1).
+        let secure = |uri: &String| Url::parse(uri).is_ok_and(|url| url.scheme() == "https");
+        self.check(
+            public || it.require_pkce || it.redirect_uris.iter().all(secure),
+            "require_pkce",
+            "redirect URIs other than https ones can't do without PKCE",
         );
     }
 
@@ -276,11 +281,14 @@ fn key_set_fault(jwks: &str) -> Option<String> {
     let Some(keys) = parsed.get("keys").and_then(Value::as_array) else {
         return Some("is not a JWK set: an object with a list `keys`".to_owned());
     };
+    // The set is kept and told as it is: a single private key beside the list would be, too.
+    if parsed.as_object().is_none_or(|set| set.len() != 1) {
+        return Some("has other members than `keys`; leave them out".to_owned());
+    }
     if !(1..=KEYS_MAX).contains(&keys.len()) {
         return Some(format!("1 to {KEYS_MAX} keys are needed"));
     }
-    let private = |key: &Value| PRIVATE_MEMBERS.iter().any(|name| key.get(name).is_some());
-    if keys.iter().any(private) {
+    if keys.iter().any(is_private) {
         return Some("holds a private key; register public keys only, and replace it".to_owned());
     }
     let usable = KeySet::parse(jwks.as_bytes()).map_or(0, |set| set.len());
@@ -293,6 +301,7 @@ fn key_set_fault(jwks: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::TokenFormat;
     use crate::registry::clients::{DEFAULT_ACCESS_LIFETIME, DEFAULT_REFRESH_LIFETIME};
 
     /// The example of RFC 8037 appendix A.2.
@@ -321,6 +330,9 @@ mod tests {
             rate_limit_per_hour: None,
             webhook_url: String::new(),
             webhook_events: Vec::new(),
+            access_token_format: TokenFormat::Opaque,
+            dpop_bound: false,
+            require_pushed: false,
         }
     }
 
@@ -342,6 +354,14 @@ mod tests {
         assert_eq!(service, Vec::<String>::new());
         let public = faulty(|it| it.auth_method = ClientAuthMethod::None);
         assert_eq!(public, Vec::<String>::new());
+        let device = faulty(|it| {
+            it.grant_types = vec![ClientGrantType::DeviceCode, ClientGrantType::RefreshToken];
+            it.response_types.clear();
+            it.redirect_uris.clear();
+        });
+        assert_eq!(device, Vec::<String>::new());
+        let secret = faulty(|it| it.require_pkce = false);
+        assert_eq!(secret, Vec::<String>::new());
         let keys = faulty(|it| {
             it.auth_method = ClientAuthMethod::PrivateKeyJwt;
             it.jwks = ED25519.to_owned();
@@ -362,6 +382,12 @@ mod tests {
             it.redirect_uris.clear();
         });
         assert_eq!(no_code, ["client.grant_types", "client.response_types"]);
+        let own = "com.acme.app:/cb".to_owned();
+        let exposed = faulty(|it| {
+            it.redirect_uris.push(own);
+            it.require_pkce = false;
+        });
+        assert_eq!(exposed, ["client.require_pkce"]);
         let nowhere = faulty(|it| it.redirect_uris.clear());
         assert_eq!(nowhere, ["client.redirect_uris"]);
         let twice = faulty(|it| it.redirect_uris.extend_from_within(..));
@@ -383,6 +409,7 @@ mod tests {
                 it.jwks = jwks.to_owned();
             })
         };
+        let beside = ED25519.replace(r#"{"keys""#, r#"{"d":"AA","keys""#);
         let private = ED25519.replace(r#""crv""#, r#""d":"AA","crv""#);
         let unknown = r#"{"keys":[{"kty":"oct","k":"AA"}]}"#;
         let weak = r#"{"keys":[{"kty":"RSA","n":"AQAB","e":"AQAB"}]}"#;
@@ -392,6 +419,7 @@ mod tests {
             "[]",
             "{}",
             r#"{"keys":[]}"#,
+            &beside,
             &private,
             unknown,
             weak,

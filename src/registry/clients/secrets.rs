@@ -67,13 +67,10 @@ impl Shown {
         }
     }
 
-    /// `None` where nothing was shown.
-    pub(super) fn sealable(&self) -> Result<Option<Zeroizing<String>>, Error> {
-        if self.client_secret.is_none() && self.webhook_secret.is_none() {
-            return Ok(None);
-        }
+    /// Also where nothing was shown: what the client is later does not tell of that.
+    pub(super) fn sealable(&self) -> Result<Zeroizing<String>, Error> {
         let text = serde_json::to_string(self).map_err(Error::internal)?;
-        Ok(Some(Zeroizing::new(text)))
+        Ok(Zeroizing::new(text))
     }
 
     fn read(text: &SecretString) -> Result<Self, Error> {
@@ -193,7 +190,7 @@ impl Registry {
         let shown = Shown::new(Some(&secret), None);
         if let Some(once) = once {
             let text = shown.sealable()?;
-            let text = text.as_deref().map(String::as_str);
+            let text = Some(text.as_str());
             if !requests::remember(tx, &self.keyring, once, id, text, now).await? {
                 return Ok(None);
             }
@@ -227,11 +224,6 @@ impl Registry {
         replayed: Replayed,
     ) -> Result<IssuedClient, Error> {
         let registered = self.get_client(caller, &replayed.resource_id).await?;
-        let client = &registered.client;
-        let nothing = !client.settings.auth_method.has_secret() && client.webhook_secret.is_none();
-        if nothing && replayed.response.is_none() {
-            return Ok(Shown::default().with(registered));
-        }
         let text = replayed.into_secret()?;
         Ok(Shown::read(&text)?.with(registered))
     }

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use crate::model::{ClientAuthMethod, ClientGrantType, ClientResponseType, ClientSettings};
+use crate::model::{
+    ClientAuthMethod, ClientGrantType, ClientResponseType, ClientSettings, TokenFormat,
+};
 
 /// How long access tokens live where nothing else is asked for.
 pub const DEFAULT_ACCESS_LIFETIME: Duration = Duration::from_secs(60 * 60);
@@ -43,6 +45,9 @@ pub struct ClientChanges {
     pub rate_limit_per_hour: Option<Option<u32>>,
     pub webhook_url: Option<String>,
     pub webhook_events: Option<Vec<String>>,
+    pub access_token_format: Option<TokenFormat>,
+    pub dpop_bound: Option<bool>,
+    pub require_pushed: Option<bool>,
 }
 
 /// What a client may be answered where nothing else is asked for.
@@ -128,6 +133,21 @@ impl ClientChanges {
                 "webhook_events",
                 &mut it.webhook_events,
                 self.webhook_events.as_ref(),
+            ),
+            put(
+                "access_token_format",
+                &mut it.access_token_format,
+                self.access_token_format.as_ref(),
+            ),
+            put(
+                "dpop_bound_access_tokens",
+                &mut it.dpop_bound,
+                self.dpop_bound.as_ref(),
+            ),
+            put(
+                "require_pushed_authorization_requests",
+                &mut it.require_pushed,
+                self.require_pushed.as_ref(),
             ),
         ]
         .into_iter()

@@ -4,9 +4,9 @@ use super::{RegisteredClient, client_entry};
 use crate::access::audit::Action;
 use crate::access::{Caller, Permission};
 use crate::error::{Error, Precondition};
-use crate::model::{ClientState, OauthClient};
+use crate::model::{ClientState, EventKind, NewEvent, OauthClient, Timestamp};
 use crate::registry::Registry;
-use crate::store::{self, transact};
+use crate::store::{self, Tx, transact};
 
 /// A way from some states to another.
 struct Move {
@@ -66,7 +66,7 @@ impl Registry {
             .await
     }
 
-    /// Shuts an active client out until it is reactivated.
+    /// Shuts an active client out until it is reactivated. What it was given is of no use meanwhile.
     ///
     /// # Errors
     /// `CLIENT_STATE` for one that is pending or was revoked; otherwise as
@@ -94,7 +94,7 @@ impl Registry {
             .await
     }
 
-    /// Shuts a client out for good; its secrets are gone.
+    /// Shuts a client out for good; its secrets are gone, and what it was given is revoked.
     ///
     /// # Errors
     /// [`Error::NotFound`]; [`Error::Constrained`] for a caller with constraints.
@@ -116,7 +116,7 @@ impl Registry {
         reason: &str,
         version: Option<i64>,
     ) -> Result<RegisteredClient, Error> {
-        transact!(self.store, |tx| {
+        let moved = transact!(self.store, |tx| {
             let mut client = self
                 .changeable_client(&mut tx, caller, id, version, step.permission)
                 .await?;
@@ -129,7 +129,8 @@ impl Registry {
             }
             client.state = step.to;
             reason.clone_into(&mut client.state_reason);
-            client.state_changed_at = self.clock.now();
+            let now = self.clock.now();
+            client.state_changed_at = now;
             let revoked = step.to == ClientState::Revoked;
             if revoked {
                 client.webhook_secret = None;
@@ -138,13 +139,43 @@ impl Registry {
             if revoked {
                 store::clients::delete_secrets(&mut tx, &client.tenant, &client.id).await?;
             }
-            let entry = client_entry(step.action, caller, &client)
+            let mut entry = client_entry(step.action, caller, &client)
                 .reason(reason)
                 .detail("from", from.as_str());
+            if revoked {
+                let ended = end_issued(&mut tx, &client, "client_revoked", now).await?;
+                entry = entry.detail("issued_revoked", ended);
+            } else if step.to == ClientState::Suspended {
+                forget_issued(&mut tx, &client, now).await?;
+            }
             self.record(&mut tx, &entry).await?;
             self.registered(&mut tx, client).await
-        })
+        })?;
+        self.poke.notify_one();
+        Ok(moved)
     }
+}
+
+/// Revokes what people gave a client, and the tokens that it has for itself; how many of both. The client
+/// was written before: an exchange that is under way sees that, or is seen here.
+pub(super) async fn end_issued(
+    tx: &mut Tx,
+    client: &OauthClient,
+    reason: &str,
+    now: Timestamp,
+) -> Result<usize, Error> {
+    let (tenant, id) = (&client.tenant, &client.id);
+    let grants = store::issuer::grants::revoke_of_client(tx, tenant, id, reason, now).await?;
+    let tokens = store::issuer::tokens::revoke_of_client(tx, tenant, id, reason, now).await?;
+    forget_issued(tx, client, now).await?;
+    Ok(grants + tokens)
+}
+
+/// Has every replica forget what it knows of the client's tokens.
+async fn forget_issued(tx: &mut Tx, client: &OauthClient, now: Timestamp) -> Result<(), Error> {
+    let event = NewEvent::internal(EventKind::IssuedEnded, &client.tenant, &client.id, now);
+    store::events::append(tx, &event).await?;
+    Ok(())
 }
 
 /// A revoked client stays as it is.

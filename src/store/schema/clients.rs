@@ -36,6 +36,9 @@ table! {
         created_at -> UtcTimestamp,
         updated_at -> UtcTimestamp,
         deleted_at -> Nullable<UtcTimestamp>,
+        access_token_format -> Text,
+        dpop_bound -> Bool,
+        require_pushed -> Bool,
     }
 }
 

@@ -35,6 +35,12 @@ pub const TABLE: &[(&str, Tells)] = &[
     ("GetClient", Nothing),
     ("ListClients", Nothing),
     ("GetClientStats", Nothing),
+    ("GetServerMetadata", Nothing),
+    ("GetAuthorizationRequest", Nothing),
+    ("IntrospectToken", Nothing),
+    ("GetUserInfo", Nothing),
+    ("ListIssuedTokens", Nothing),
+    ("ListGrants", Nothing),
     ("GetConnection", Nothing),
     ("ListConnections", Nothing),
     ("ListConnectedAccounts", Nothing),
@@ -107,6 +113,34 @@ pub const TABLE: &[(&str, Tells)] = &[
     (
         "RotateClientSecret",
         These(&[("client.secret_rotated", "client", "")]),
+    ),
+    (
+        "AcceptAuthorizationRequest",
+        These(&[("issuer.signed_in", "authorization_request", "")]),
+    ),
+    (
+        "RejectAuthorizationRequest",
+        These(&[(
+            "issuer.consent_refused",
+            "authorization_request",
+            "access_denied",
+        )]),
+    ),
+    (
+        "ExchangeToken",
+        These(&[("issuer.tokens_issued", "client", "")]),
+    ),
+    (
+        "StartDeviceAuthorization",
+        These(&[("issuer.device_started", "device", "")]),
+    ),
+    (
+        "RevokeToken",
+        These(&[("issuer.token_revoked", "issued_grant", "revoked_by_client")]),
+    ),
+    (
+        "RevokeGrant",
+        These(&[("issuer.grant_revoked", "issued_grant", "by the book")]),
     ),
     (
         "ApproveClient",

@@ -298,6 +298,10 @@ on_both_engines! {
                 if rpc.path.contains(".Administration/") && !by_app {
                     continue;
                 }
+                // It is anybody's.
+                if rpc.name == "GetServerMetadata" {
+                    continue;
+                }
                 // Providers are not hidden from a key that is held to apps.
                 if narrow.providers.is_empty() && ["ListProviders", "GetProvider"].contains(&rpc.name.as_str()) {
                     continue;
@@ -339,9 +343,10 @@ on_both_engines! {
         let channel = channel(b.grpc_address());
         let key = bearer(&b.key_in("elsewhere", Role::Admin, Constraints::default()).await);
         let before = tables::rows(&b).await;
-        // Those of Administration are in the matrix.
+        // The others are in the matrix.
         let rpcs = Descriptors::own().rpcs().into_iter();
-        for rpc in rpcs.filter(|rpc| !rpc.path.contains(".Administration/")) {
+        let here = [".TokenBroker/", ".ClientRegistry/"];
+        for rpc in rpcs.filter(|rpc| here.iter().any(|service| rpc.path.contains(service))) {
             let request = scene.requests()[rpc.name.as_str()].clone();
             let answer = call(&channel, Some(&key), &rpc.path, request).await;
             let (code, reason) = verdict(&answer);

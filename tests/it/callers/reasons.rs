@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokenbroker::error::{Error, FieldViolation, Precondition, Resource, Unknown};
 use tokenbroker::grpc::status::wire;
-use tokenbroker::model::{Constraints, Role};
+use tokenbroker::model::{Constraints, OauthErrorCode, Role};
 use tokenbroker::{pb, store};
 use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
@@ -54,6 +54,8 @@ fn every_error() -> Vec<Error> {
                     R::User,
                     R::Session,
                     R::Client,
+                    R::AuthorizationRequest,
+                    R::IssuedGrant,
                 ];
                 all.extend(resources.map(|it| Error::NotFound(it, "name".to_owned())));
                 Some(Error::AlreadyExists {
@@ -93,15 +95,17 @@ fn every_error() -> Vec<Error> {
             Error::OutOfRange(_) => Some(Error::WatcherTooSlow),
             Error::WatcherTooSlow => Some(Error::Unavailable("message".to_owned(), None)),
             Error::Unavailable(..) => {
+                all.extend(every_oauth_code().map(|code| Error::oauth(code, "message")));
                 all.push(Error::Store(store::Error::Busy(HIDDEN.into())));
                 all.push(Error::Store(store::Error::Unavailable(HIDDEN.into())));
                 Some(Error::Store(store::Error::Internal(HIDDEN.into())))
             }
             Error::Store(_) => Some(Error::internal(HIDDEN)),
             // Told above, several at once.
-            Error::Unauthenticated(_) | Error::NotFound(..) | Error::FailedPrecondition { .. } => {
-                None
-            }
+            Error::Unauthenticated(_)
+            | Error::NotFound(..)
+            | Error::FailedPrecondition { .. }
+            | Error::Oauth(_) => None,
             Error::Internal(_) => None,
         };
         all.push(error);
@@ -132,7 +136,35 @@ fn every_precondition() -> impl Iterator<Item = Precondition> {
         P::UserInactive => Some(P::ApiKeyEnded),
         P::ApiKeyEnded => Some(P::NotASignInProvider),
         P::NotASignInProvider => Some(P::ClientState),
-        P::ClientState => None,
+        P::ClientState => Some(P::AuthorizationRequestState),
+        P::AuthorizationRequestState => None,
+    })
+}
+
+fn every_oauth_code() -> impl Iterator<Item = OauthErrorCode> {
+    use OauthErrorCode as C;
+    std::iter::successors(Some(C::InvalidRequest), |before| match before {
+        C::InvalidRequest => Some(C::InvalidClient),
+        C::InvalidClient => Some(C::InvalidGrant),
+        C::InvalidGrant => Some(C::UnauthorizedClient),
+        C::UnauthorizedClient => Some(C::UnsupportedGrantType),
+        C::UnsupportedGrantType => Some(C::UnsupportedResponseType),
+        C::UnsupportedResponseType => Some(C::InvalidScope),
+        C::InvalidScope => Some(C::AccessDenied),
+        C::AccessDenied => Some(C::ServerError),
+        C::ServerError => Some(C::TemporarilyUnavailable),
+        C::TemporarilyUnavailable => Some(C::InvalidTarget),
+        C::InvalidTarget => Some(C::InvalidToken),
+        C::InvalidToken => Some(C::InsufficientScope),
+        C::InsufficientScope => Some(C::InvalidDpopProof),
+        C::InvalidDpopProof => Some(C::UseDpopNonce),
+        C::UseDpopNonce => Some(C::AuthorizationPending),
+        C::AuthorizationPending => Some(C::SlowDown),
+        C::SlowDown => Some(C::ExpiredToken),
+        C::ExpiredToken => Some(C::LoginRequired),
+        C::LoginRequired => Some(C::RequestNotSupported),
+        C::RequestNotSupported => Some(C::InvalidRequestUri),
+        C::InvalidRequestUri => None,
     })
 }
 
@@ -232,7 +264,7 @@ fn no_status_outgrows_what_clients_take() {
     for error in errors {
         let what = format!("{error:?}").chars().take(60).collect::<String>();
         let status = Status::from(error);
-        if status.code() == Code::InvalidArgument {
+        if reason(&status) == "INVALID_ARGUMENT" {
             assert!(!violations(&status).is_empty(), "{what}");
         }
         let answer = status.into_http::<tonic::body::Body>();

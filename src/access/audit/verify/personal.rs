@@ -22,6 +22,8 @@ struct Erasure {
     owner: Option<String>,
     /// The authorisations that they signed in with, which name no owner.
     sign_ins: BTreeSet<String>,
+    /// What they gave to clients, and the devices that they gave it to.
+    consents: BTreeSet<String>,
 }
 
 impl Erasure {
@@ -33,6 +35,7 @@ impl Erasure {
             user: Some(event.resource_id).filter(|_| event.resource_kind == "user"),
             owner: event.details.remove("owner"),
             sign_ins: BTreeSet::new(),
+            consents: BTreeSet::new(),
         })
     }
 
@@ -43,6 +46,7 @@ impl Erasure {
         let is_user = |id: &str| user == Some(id);
         let named = |name: &str| event.details.get(name).map(String::as_str);
         let about_them = is_user(&event.resource_id)
+            || self.consents.contains(&event.resource_id)
             || named("user_id").is_some_and(is_user)
             || (self.owner.is_some() && named("owner") == self.owner.as_deref())
             || authorization(event).is_some_and(|id| self.sign_ins.contains(id));
@@ -51,10 +55,15 @@ impl Erasure {
     }
 }
 
-/// The kind of an actor who is nobody known.
+/// The kind of an actor who is nobody known, or a program that acts for the person, maybe on a device
+/// of theirs.
 fn unknown(event: &AuditEvent) -> Option<ActorKind> {
     let kind = ActorKind::parse(&event.actor_kind)?;
-    matches!(kind, ActorKind::Anonymous | ActorKind::Browser).then_some(kind)
+    matches!(
+        kind,
+        ActorKind::Anonymous | ActorKind::Browser | ActorKind::Client
+    )
+    .then_some(kind)
 }
 
 /// The authorisation with which nobody known did something. A browser is called by it, whatever it did.
@@ -136,6 +145,7 @@ impl Erasures {
                 {
                     let found = SignIns::of(&mut conn, &erasure.tenant, user).await?;
                     erasure.sign_ins = found.authorizations;
+                    erasure.consents = found.consents;
                 }
                 self.by_id.insert(id, erasure);
             }

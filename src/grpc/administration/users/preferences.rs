@@ -3,7 +3,7 @@
 use prost_types::value::Kind;
 use tonic::{Request, Response, Status};
 
-use super::{own_or_id, wire};
+use super::wire;
 use crate::access::users::preference_faults;
 use crate::grpc::administration::Context;
 use crate::grpc::caller::principal;
@@ -19,7 +19,7 @@ pub(in super::super) async fn get(
     let caller = principal(&request)?;
     let user_id = request.into_inner().user_id;
     let mut fields = Fields::new();
-    own_or_id(&mut fields, "user_id", &user_id);
+    fields.own_or_id("user_id", &user_id);
     fields.finish()?;
     let users = context.users.clone();
     let (id, found) = context
@@ -40,7 +40,7 @@ pub(in super::super) async fn update(
     let mut fields = Fields::new();
     fields.check(preferences.is_some(), "preferences", "is required");
     let wanted = preferences.unwrap_or_default();
-    own_or_id(&mut fields, "preferences.user_id", &wanted.user_id);
+    fields.own_or_id("preferences.user_id", &wanted.user_id);
     let version = wire::version(&mut fields, "preferences.etag", &wanted.etag);
     let values = wanted.values.unwrap_or_default();
     // JSON has no such numbers: they would turn into nulls, which a merge takes for deletions.
