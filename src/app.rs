@@ -268,11 +268,7 @@ pub async fn start(config: Config, clock: Clock) -> Result<Running, StartError> 
             &config.issuer,
             &config.web.trusted_proxies,
         ),
-        authorization_server: AuthorizationServerService::new(
-            Arc::clone(&issuer),
-            tasks.clone(),
-            clock.clone(),
-        ),
+        authorization_server: AuthorizationServerService::new(Arc::clone(&issuer), tasks.clone()),
         client_registry: ClientRegistryService::new(Arc::clone(&registry), tasks.clone()),
         administration: administration::Context {
             callers: Arc::clone(&callers),
@@ -320,6 +316,12 @@ pub async fn start(config: Config, clock: Clock) -> Result<Running, StartError> 
         tls,
     )?;
     listening.ready().await;
+    if config.issuer.is_out_of_reach(&config.web) {
+        tracing::warn!(
+            "issuer.url is a loopback address, while web.public_url is not: tokens of our own name \
+             an issuer that nobody elsewhere can reach"
+        );
+    }
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
         engine = match store.engine() {
@@ -328,6 +330,7 @@ pub async fn start(config: Config, clock: Clock) -> Result<Running, StartError> 
         },
         grpc = %listening.grpc,
         web = %listening.web,
+        issuer = listening.issuer.map(tracing::field::display),
         "serving"
     );
     Ok(Running {

@@ -192,6 +192,7 @@ fn door(name: &'static str, listener: TcpListener, config: &Config) -> web::Door
             &config.web.trusted_proxies,
         ),
         idle_timeout: config.web.idle_timeout,
+        request_timeout: config.web.request_timeout,
     }
 }
 

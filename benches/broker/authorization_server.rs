@@ -3,7 +3,7 @@
 pub mod exchanges;
 pub mod introspections;
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -33,6 +33,9 @@ const SCOPES: [&str; 3] = ["openid", "email", "contacts.readonly"];
 
 /// What the client may do for itself.
 const OWN_SCOPE: &str = "contacts.readonly";
+
+/// Where a proxy says whom it speaks for.
+const FORWARDED_FOR: &str = "x-forwarded-for";
 
 /// People at once.
 const CROWD: usize = 32;
@@ -65,6 +68,10 @@ impl Stage {
             of("INTERACTION_URL", APPLICATION),
             // All codes are made before the first is exchanged.
             of("CODE_LIFETIME", "10m"),
+            (
+                "WEB__TRUSTED_PROXIES".to_owned(),
+                "[\"127.0.0.0/8\"]".to_owned(),
+            ),
         ]);
         let server = ground.start("a", cores).await?;
         let key = ground.key("admin")?;
@@ -120,15 +127,17 @@ impl Stage {
     /// So many codes, of a consent each.
     async fn codes(&self, count: usize) -> Outcome<Vec<String>> {
         stream::iter(0..count)
-            .map(|_| self.code())
+            .map(|number| self.code(number))
             .buffer_unordered(CROWD)
             .try_collect()
             .await
     }
 
     /// A browser's way to a code, and the word of an application that it stopped at. Nobody types a
-    /// password, which would take more time than all the rest.
-    async fn code(&self) -> Outcome<String> {
+    /// password, which would take more time than all the rest. Each has an address of its own: from one,
+    /// few requests are taken.
+    async fn code(&self, number: usize) -> Outcome<String> {
+        let address = Ipv4Addr::from_bits(0x0a00_0000 | u32::try_from(number)?);
         let challenge = URL_SAFE_NO_PAD.encode(digest::sha256(self.verifier.as_bytes()));
         let mut url = Url::parse(&format!("http://{}/oauth2/authorize", self.server.web))?;
         url.query_pairs_mut()
@@ -139,7 +148,11 @@ impl Stage {
             .append_pair("state", "of the client")
             .append_pair("code_challenge", &challenge)
             .append_pair("code_challenge_method", "S256");
-        let begun = self.http.get(url).send().await?;
+        let begun = self
+            .http
+            .get(url)
+            .header(FORWARDED_FOR, address.to_string());
+        let begun = begun.send().await?;
         let cookie = header(&begun, SET_COOKIE)?;
         let cookie = cookie.split(';').next().unwrap_or_default().to_owned();
         let accept = pb::AcceptAuthorizationRequestRequest {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use url::Url;
 
 use super::reader::Reader;
-use super::{DAY, HOUR, MINUTE, SECOND, web};
+use super::{DAY, HOUR, MINUTE, SECOND, Web, web};
 
 /// Our own authorisation server.
 #[derive(Clone, Debug)]
@@ -55,9 +55,15 @@ impl Issuer {
         self.url.as_str().trim_end_matches('/')
     }
 
-    /// The address of an endpoint, such as `oauth2/token`.
+    /// Where clients reach an endpoint, such as `oauth2/token`: what their proofs of possession name.
     pub fn endpoint(&self, path: &str) -> String {
         format!("{}/{path}", self.identifier())
+    }
+
+    /// Whether clients elsewhere are told to look for us on their own machine: browsers reach us from
+    /// elsewhere, and `issuer.url` is a loopback address.
+    pub fn is_out_of_reach(&self, web: &Web) -> bool {
+        web::is_loopback(&self.url) && !web::is_loopback(&web.public_url)
     }
 }
 

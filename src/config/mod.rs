@@ -210,6 +210,16 @@ impl Config {
         {
             reader.fault("issuer.listen", "another listener has this address already");
         }
+        if reader.sound(&["web.public_url", "issuer.url"])
+            && let (Some(web), Some(issuer)) = (&web, &issuer)
+            && issuer.listen.is_some()
+            && issuer.is_out_of_reach(web)
+        {
+            reader.fault(
+                "issuer.url",
+                "this is a loopback address, while web.public_url is not: clients can't reach it",
+            );
+        }
         if reader.sound(&["events.poll_interval", "cache.max_staleness"])
             && events.poll_interval.saturating_mul(2) > cache.max_staleness
         {

@@ -414,6 +414,20 @@ issuer.url: http is for loopback addresses only; browsers need https here"#;
 }
 
 #[test]
+fn clients_elsewhere_are_not_sent_to_their_own_machine() {
+    let public = "[web]\npublic_url = \"https://b.example\"\n[issuer]\n";
+    let listening = format!("{public}listen = \"127.0.0.1:7482\"\n");
+    assert_eq!(
+        faults(&listening),
+        "issuer.url: this is a loopback address, while web.public_url is not: clients can't reach it"
+    );
+    load(&format!("{listening}url = \"https://a.example\"\n"), &[]).unwrap();
+    // Off, it harms nobody: there is a warning alone.
+    let config = load(public, &[]).unwrap();
+    assert!(config.issuer.is_out_of_reach(&config.web));
+}
+
+#[test]
 fn defaults_for_tests_keep_everything_in_one_folder() {
     let config = Config::defaults(Path::new("/srv/a \"quoted\" folder")).unwrap();
     let journal = Path::new("/srv/a \"quoted\" folder/journal");

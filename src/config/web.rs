@@ -19,7 +19,7 @@ pub struct Web {
     pub public_url: Url,
     /// Networks of proxies that are believed where a browser comes from.
     pub trusted_proxies: Vec<IpNet>,
-    /// The longest a page may take.
+    /// The longest a page, or an answer to an OAuth client, may take.
     pub request_timeout: Duration,
     /// The most connections kept at once.
     pub max_connections: usize,

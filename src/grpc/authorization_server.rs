@@ -11,7 +11,6 @@ use tonic::{Request, Response, Status};
 
 use super::caller::principal;
 use crate::access::{Caller, Permission};
-use crate::clock::Clock;
 use crate::issuer::Issuer;
 use crate::pb::{self, authorization_server_server::AuthorizationServer};
 use crate::tasks::Tasks;
@@ -21,20 +20,14 @@ use crate::tasks::Tasks;
 pub struct AuthorizationServerService {
     /// What it is the edge of.
     pub issuer: Arc<Issuer>,
-    /// The time.
-    pub clock: Clock,
     /// Where work runs that outlives its caller.
     pub tasks: Tasks,
 }
 
 impl AuthorizationServerService {
     /// The edge of this issuer; its work runs on `tasks`.
-    pub fn new(issuer: Arc<Issuer>, tasks: Tasks, clock: Clock) -> Self {
-        Self {
-            issuer,
-            clock,
-            tasks,
-        }
+    pub fn new(issuer: Arc<Issuer>, tasks: Tasks) -> Self {
+        Self { issuer, tasks }
     }
 }
 

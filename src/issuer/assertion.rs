@@ -39,11 +39,14 @@ const FRESH_FOR: Duration = Duration::from_secs(5 * 60);
 /// not become load on anybody.
 const PAUSE: Duration = Duration::from_secs(30);
 
+/// How long keys are used while others are fetched in their place: longer than a fetch takes.
+const FRESH_MEANWHILE: Duration = FRESH_FOR.saturating_add(PAUSE);
+
 /// Clients whose fetched keys are kept.
 const CLIENTS_MAX: u64 = 10_000;
 
-/// Most requests that wait for keys at a time.
-const WAITING_MAX: usize = 64;
+/// Most clients whose keys are fetched at a time.
+const FETCHES_MAX: usize = 64;
 
 /// The keys of clients that publish them, fetched when they are needed.
 pub(super) struct ClientKeys {
@@ -51,14 +54,15 @@ pub(super) struct ClientKeys {
     clock: Clock,
     /// By client and address: keys of another address are not used once it changed.
     published: moka::sync::Cache<(String, String), Arc<Published>>,
-    waiting: Semaphore,
+    fetches: Semaphore,
 }
 
 /// The keys of one client.
 #[derive(Default)]
 struct Published {
     state: Mutex<State>,
-    /// Held by the one that fetches.
+    /// Held by the one that fetches. Nobody waits for it: a slow publisher would hold up requests without
+    /// end.
     fetching: tokio::sync::Mutex<()>,
 }
 
@@ -70,6 +74,14 @@ struct State {
     asked: Option<Duration>,
 }
 
+impl State {
+    /// The keys, if they are no older than that.
+    fn held(&self, now: Duration, age: Duration) -> Option<Arc<KeySet>> {
+        let (set, since) = self.held.as_ref()?;
+        (now.saturating_sub(*since) < age).then(|| Arc::clone(set))
+    }
+}
+
 impl Published {
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
@@ -79,15 +91,17 @@ impl Published {
     /// those that there are. `None` when they are to be fetched.
     fn known(&self, now: Duration, age: Duration) -> Option<Option<Arc<KeySet>>> {
         let state = self.state();
-        let held = |age: Duration| {
-            let (set, since) = state.held.as_ref()?;
-            (now.saturating_sub(*since) < age).then(|| Arc::clone(set))
-        };
-        if let Some(set) = held(age) {
+        if let Some(set) = state.held(now, age) {
             return Some(Some(set));
         }
         let early = now.saturating_sub(state.asked?) < PAUSE;
-        early.then(|| held(FRESH_FOR))
+        early.then(|| state.held(now, FRESH_FOR))
+    }
+
+    /// The keys there are, while they can't be fetched; none for who has seen that they won't do.
+    fn meanwhile(&self, now: Duration, age: Duration) -> Option<Arc<KeySet>> {
+        let kept = self.state().held(now, FRESH_MEANWHILE);
+        kept.filter(|_| age >= FRESH_FOR)
     }
 }
 
@@ -98,20 +112,36 @@ impl ClientKeys {
             http: parts.http.clone(),
             clock: parts.clock.clone(),
             published: moka::sync::Cache::new(CLIENTS_MAX),
-            waiting: Semaphore::new(WAITING_MAX),
+            fetches: Semaphore::new(FETCHES_MAX),
         }
     }
 
-    /// The keys at a client's address, no older than that if they can be had.
-    async fn get(&self, client_id: &str, address: &str, age: Duration) -> Option<Arc<KeySet>> {
+    /// The keys at a client's address, no older than that if they can be had. That there are none is the
+    /// fault of nobody who asks: they are to try again.
+    async fn get(
+        &self,
+        client_id: &str,
+        address: &str,
+        age: Duration,
+    ) -> Result<Arc<KeySet>, Error> {
+        let keys = self.find(client_id, address, age).await;
+        keys.ok_or_else(|| Error::Unavailable("the client's keys can't be had".to_owned(), None))
+    }
+
+    async fn find(&self, client_id: &str, address: &str, age: Duration) -> Option<Arc<KeySet>> {
         let key = (client_id.to_owned(), address.to_owned());
         let published = self.published.get_with(key, Arc::default);
-        if let Some(known) = published.known(self.clock.elapsed(), age) {
+        let now = self.clock.elapsed();
+        if let Some(known) = published.known(now, age) {
             return known;
         }
-        let _place = self.waiting.try_acquire().ok()?;
-        let _turn = published.fetching.lock().await;
-        let now = self.clock.elapsed();
+        // The turn comes first: a client with a slow publisher takes one place, and not all.
+        let Ok(_turn) = published.fetching.try_lock() else {
+            return published.meanwhile(now, age);
+        };
+        let Ok(_place) = self.fetches.try_acquire() else {
+            return published.meanwhile(now, age);
+        };
         // Whoever had the turn before may have fetched them.
         if let Some(known) = published.known(now, age) {
             return known;
@@ -137,14 +167,15 @@ impl ClientKeys {
 }
 
 impl Issuer {
-    /// Whether a client signed this, for us, and for this once.
+    /// Whether a client signed this, for us, and for this once. [`Error::Unavailable`] where its keys
+    /// can't be had.
     pub(super) async fn judge_assertion(
         &self,
         client: &OauthClient,
         assertion: &SecretString,
     ) -> Result<Verdict, Error> {
         let text = assertion.expose_secret();
-        let claims = match self.verified(client, text).await {
+        let claims = match self.verified(client, text).await? {
             Ok(claims) => claims,
             Err(reason) => return Ok(Err(reason)),
         };
@@ -159,27 +190,35 @@ impl Issuer {
         Ok(first.then_some(()).ok_or("ASSERTION_REPLAYED"))
     }
 
-    async fn verified(&self, client: &OauthClient, text: &str) -> Result<Claims, &'static str> {
-        let token = jwt::read(text).map_err(|_| "ASSERTION_MALFORMED")?;
+    async fn verified(
+        &self,
+        client: &OauthClient,
+        text: &str,
+    ) -> Result<Result<Claims, &'static str>, Error> {
+        let Ok(token) = jwt::read(text) else {
+            return Ok(Err("ASSERTION_MALFORMED"));
+        };
         if !is_taken(token.media_type.as_deref()) {
-            return Err("ASSERTION_TYPE");
+            return Ok(Err("ASSERTION_TYPE"));
         }
         let settings = &client.settings;
-        if !settings.jwks.is_empty() {
-            let keys = KeySet::parse(settings.jwks.as_bytes()).map_err(|_| "NO_KEYS")?;
-            return keys
-                .verify(text, &token)
-                .map(|verified| verified.claims)
-                .map_err(reason);
-        }
-        let (id, address) = (&client.id, &settings.jwks_uri);
-        let keys = self.client_keys.get(id, address, FRESH_FOR).await;
-        let mut verified = keys.ok_or("NO_KEYS")?.verify(text, &token);
-        if let Err(Refusal::UnknownKey) = verified {
-            let keys = self.client_keys.get(id, address, PAUSE).await;
-            verified = keys.ok_or("NO_KEYS")?.verify(text, &token);
-        }
-        verified.map(|verified| verified.claims).map_err(reason)
+        let verified = if settings.jwks.is_empty() {
+            let (id, address) = (&client.id, &settings.jwks_uri);
+            let keys = self.client_keys.get(id, address, FRESH_FOR).await?;
+            match keys.verify(text, &token) {
+                Err(Refusal::UnknownKey) => {
+                    let keys = self.client_keys.get(id, address, PAUSE).await?;
+                    keys.verify(text, &token)
+                }
+                verified => verified,
+            }
+        } else {
+            let Ok(keys) = KeySet::parse(settings.jwks.as_bytes()) else {
+                return Ok(Err("NO_KEYS"));
+            };
+            keys.verify(text, &token)
+        };
+        Ok(verified.map(|verified| verified.claims).map_err(reason))
     }
 }
 
@@ -345,5 +384,16 @@ mod tests {
         assert_eq!(known(41, PAUSE), Some(true));
         published.state().asked = Some(at(290));
         assert_eq!(known(300, FRESH_FOR), Some(false));
+    }
+
+    #[test]
+    fn while_keys_are_fetched_the_old_ones_do_for_a_moment() {
+        let published = Published::default();
+        let at = Duration::from_secs;
+        let meanwhile = |now, age| published.meanwhile(at(now), age).is_some();
+        assert!(!meanwhile(0, FRESH_FOR));
+        published.state().held = Some((Arc::default(), at(0)));
+        assert!(meanwhile(329, FRESH_FOR) && !meanwhile(330, FRESH_FOR));
+        assert!(!meanwhile(40, PAUSE));
     }
 }

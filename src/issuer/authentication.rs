@@ -65,6 +65,9 @@ pub struct Credentials {
     pub secret: Option<(SecretMethod, SecretString)>,
     /// A JWT that it signed (RFC 7523).
     pub assertion: Option<SecretString>,
+    /// The tenant of the caller that passes this on: to it, clients of others are not known. `None` where
+    /// the client itself asks, by nothing but its id.
+    pub within: Option<String>,
 }
 
 impl Credentials {
@@ -80,7 +83,7 @@ impl Credentials {
 /// Whether a client proved who it is, or why not, for the audit trail.
 pub(super) type Verdict = Result<(), &'static str>;
 
-/// SHA-256 of a client's id and an address.
+/// SHA-256 of a tenant, a client's id and an address.
 type Place = [u8; 32];
 
 /// Attempts that failed, in bounded memory.
@@ -137,7 +140,7 @@ impl Issuer {
     /// `invalid_client` for a client that is not known, did not prove who it is in the way that it is
     /// registered for, or may not be used; `invalid_request` for two proofs at once;
     /// [`Error::RateLimited`] after too many failures of this client from this address, or from this
-    /// address; or the store's.
+    /// address; [`Error::Unavailable`] where the client's keys can't be had; or the store's.
     pub async fn authenticate(
         &self,
         credentials: &Credentials,
@@ -149,9 +152,10 @@ impl Issuer {
             return Err(Error::oauth(OauthErrorCode::InvalidRequest, why));
         }
         let id = client_id(credentials).unwrap_or_default();
-        let place = place(&id, origin.ip);
+        let within = credentials.within.as_deref();
+        let place = place(within, &id, origin.ip);
         self.attempts.admit(&place, origin.ip)?;
-        let (client, secrets) = self.known(&id).await?;
+        let (client, secrets) = self.known(within, &id).await?;
         let verdict = self.judge(client.as_ref(), &secrets, credentials).await?;
         match (client, verdict) {
             (Some(client), Ok(())) => {
@@ -174,12 +178,18 @@ impl Issuer {
 
     /// The client of this id, with its secrets. Of an unknown client they are asked for too, so that
     /// the time does not tell which ids there are.
-    async fn known(&self, id: &str) -> Result<(Option<OauthClient>, Vec<ClientSecret>), Error> {
+    async fn known(
+        &self,
+        within: Option<&str>,
+        id: &str,
+    ) -> Result<(Option<OauthClient>, Vec<ClientSecret>), Error> {
         if !is_id(id) {
             return Ok((None, Vec::new()));
         }
         let mut conn = self.parts.store.read().await?;
-        let client = clients::any_tenant_find(&mut conn, id).await?;
+        let client = clients::any_tenant_find(&mut conn, id)
+            .await?
+            .filter(|client| within.is_none_or(|tenant| tenant == client.tenant));
         let has_secret = |client: &OauthClient| client.settings.auth_method.has_secret();
         if !client.as_ref().is_none_or(has_secret) {
             return Ok((client, Vec::new()));
@@ -187,6 +197,18 @@ impl Issuer {
         let tenant = client.as_ref().map_or("", |client| client.tenant.as_str());
         let secrets = clients::secrets(&mut conn, tenant, &[id.to_owned()]).await?;
         Ok((client, secrets))
+    }
+
+    /// What a public client leaves here is counted by address: anybody may be one.
+    pub(super) fn slow_down_public(
+        &self,
+        client: &OauthClient,
+        origin: &Origin,
+    ) -> Result<(), Error> {
+        match client.settings.auth_method {
+            ClientAuthMethod::None => self.public.charge(origin.ip),
+            _ => Ok(()),
+        }
     }
 
     async fn judge(
@@ -252,10 +274,12 @@ fn is_id(text: &str) -> bool {
             .all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
 }
 
-/// Of a /64 of IPv6 all addresses count as one.
-fn place(id: &str, address: Option<IpAddr>) -> Place {
+/// Of a /64 of IPv6 all addresses count as one. A gateway says which address it is: another tenant's is not
+/// to lock a client out from where it is, so what comes through a tenant's gateways is counted by itself.
+fn place(within: Option<&str>, id: &str, address: Option<IpAddr>) -> Place {
     let address = address.map_or_else(String::new, |ip| network(ip).to_string());
-    digest::sha256(format!("{address} {id}").as_bytes())
+    let within = within.unwrap_or_default();
+    digest::sha256(format!("{address} {within} {id}").as_bytes())
 }
 
 /// Whether this is one of the secrets, the current one or one before it, whose time is not over. All are
@@ -360,8 +384,8 @@ mod tests {
     fn client_id_of(said: Option<&str>, assertion: Option<SecretString>) -> Option<String> {
         super::client_id(&Credentials {
             client_id: said.map(str::to_owned),
-            secret: None,
             assertion,
+            ..Credentials::default()
         })
     }
 
@@ -377,20 +401,22 @@ mod tests {
         let (stranger, own) = (ip("192.0.2.1"), ip("192.0.2.2"));
         for _ in 0..CLIENT_FAILURES {
             attempts
-                .admit(&place("client_1", stranger), stranger)
+                .admit(&place(None, "client_1", stranger), stranger)
                 .unwrap();
-            attempts.failed(place("client_1", stranger), stranger);
+            attempts.failed(place(None, "client_1", stranger), stranger);
         }
         attempts
-            .admit(&place("client_1", stranger), stranger)
+            .admit(&place(None, "client_1", stranger), stranger)
             .unwrap_err();
         attempts
-            .admit(&place("client_2", stranger), stranger)
+            .admit(&place(None, "client_2", stranger), stranger)
             .unwrap();
-        attempts.admit(&place("client_1", own), own).unwrap();
+        attempts.admit(&place(None, "client_1", own), own).unwrap();
+        let elsewhere = place(Some("elsewhere"), "client_1", stranger);
+        attempts.admit(&elsewhere, stranger).unwrap();
         clock.advance(Duration::from_secs(2));
         attempts
-            .admit(&place("client_1", stranger), stranger)
+            .admit(&place(None, "client_1", stranger), stranger)
             .unwrap();
     }
 
@@ -401,7 +427,7 @@ mod tests {
             places: Failures::new(0, Clock::manual(at(0))),
             recorded: moka::sync::Cache::new(RECORDED_MAX),
         };
-        let here = place("client_1", None);
+        let here = place(None, "client_1", None);
         assert!(attempts.is_recorded(&here, at(0)));
         assert!(!attempts.is_recorded(&here, at(59)));
         assert!(attempts.is_recorded(&here, at(60)));

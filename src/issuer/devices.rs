@@ -1,19 +1,16 @@
 //! Devices without a browser (RFC 8628): they show a short code, which a person types elsewhere.
 
 use std::fmt;
-use std::net::IpAddr;
 use std::time::Duration;
 
 use secrecy::SecretString;
 use zeroize::Zeroizing;
 
 use super::requests::{Begun, require_active};
-use super::{Credentials, Issuer, Parts, scopes};
+use super::{Credentials, Issuer, scopes};
 use crate::access::Origin;
 use crate::access::audit::{self, Action, Entry, Who};
 use crate::access::bearer::{BearerSecret, Prefix};
-use crate::access::limits::Addresses;
-use crate::clock::Clock;
 use crate::crypto::{digest, random};
 use crate::error::{Error, Resource};
 use crate::model::{
@@ -32,41 +29,8 @@ const LETTERS_OF_CODE: usize = 8;
 /// Longest text that is looked at as a code.
 const TYPED_MAX: usize = 64;
 
-/// Codes that may be typed from one address in a minute. A right one counts, too: whoever sends a
-/// thousand at once is not to have them all judged first.
-const TYPED_PER_MINUTE: u32 = 20;
-
 /// How often a code is drawn anew because a device has it already.
 const DRAWS: usize = 5;
-
-/// The brake on guessed codes.
-pub(super) struct Typed(Addresses);
-
-impl Typed {
-    pub(super) fn new(parts: &Parts) -> Self {
-        Self::with_clock(parts.clock.clone())
-    }
-
-    fn with_clock(clock: Clock) -> Self {
-        Self(Addresses::new(TYPED_PER_MINUTE, clock))
-    }
-
-    /// # Errors
-    /// [`Error::ResourceExhausted`] with the time to wait.
-    fn charge(&self, address: Option<IpAddr>) -> Result<(), Error> {
-        match self.0.admit(address) {
-            Ok(()) => {
-                self.0.refused(address);
-                Ok(())
-            }
-            Err(Error::RateLimited { retry_after, .. }) => Err(Error::ResourceExhausted {
-                message: "too many codes were typed from this address".to_owned(),
-                retry_after,
-            }),
-            Err(error) => Err(error),
-        }
-    }
-}
 
 /// What a device asks for.
 #[derive(Clone, Debug, Default)]
@@ -107,7 +71,8 @@ impl Issuer {
     /// Begins the authorisation of a device.
     ///
     /// # Errors
-    /// [`Error::Oauth`] with what the client did wrong, or the store's.
+    /// [`Error::Oauth`] with what the client did wrong; [`Error::ResourceExhausted`] when public clients
+    /// began too much from that address; or the store's.
     pub async fn start_device(
         &self,
         credentials: &Credentials,
@@ -116,6 +81,7 @@ impl Issuer {
     ) -> Result<DeviceStarted, Error> {
         let client = self.authenticate(credentials, origin).await?;
         require_active(&client).map_err(Error::Oauth)?;
+        self.slow_down_public(&client, origin)?;
         let grants = &client.settings.grant_types;
         if !grants.contains(&ClientGrantType::DeviceCode) {
             return Err(Error::oauth(
@@ -282,7 +248,6 @@ fn hash_of(code: &str) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::Timestamp;
 
     #[test]
     fn a_code_is_read_however_it_is_typed() {
@@ -317,24 +282,5 @@ mod tests {
                 assert!(codes.iter().any(|code| code.as_bytes()[place] == *letter));
             }
         }
-    }
-
-    #[test]
-    fn codes_can_not_be_tried_out() {
-        let clock = Clock::manual(Timestamp::from_micros(1_700_000_000_000_000));
-        let typed = Typed::with_clock(clock.clone());
-        let one = Some("192.0.2.1".parse().unwrap());
-        for _ in 0..TYPED_PER_MINUTE {
-            typed.charge(one).unwrap();
-        }
-        match typed.charge(one) {
-            Err(Error::ResourceExhausted { retry_after, .. }) => {
-                assert_eq!(retry_after, Duration::from_secs(3));
-            }
-            other => panic!("{other:?}"),
-        }
-        typed.charge(Some("192.0.2.2".parse().unwrap())).unwrap();
-        clock.advance(Duration::from_secs(3));
-        typed.charge(one).unwrap();
     }
 }

@@ -104,14 +104,22 @@ impl Asked<'_> {
         granted: &[String],
         known: &[String],
     ) -> Result<Vec<String>, Error> {
-        let among = if granted.is_empty() { known } else { granted };
+        // One that left the configuration is no longer ours to speak for; none at all would be good anywhere.
+        let standing: Vec<String> = granted
+            .iter()
+            .filter(|resource| known.contains(resource))
+            .cloned()
+            .collect();
+        if standing.is_empty() && !granted.is_empty() {
+            return Err(Error::oauth(
+                OauthErrorCode::InvalidTarget,
+                "the resources that were granted are no longer known",
+            ));
+        }
+        let among = if granted.is_empty() { known } else { &standing };
         let asked = self.resources.iter().map(String::as_str);
         let asked = scopes::resources(among, asked).map_err(Error::Oauth)?;
-        Ok(if asked.is_empty() {
-            granted.to_vec()
-        } else {
-            asked
-        })
+        Ok(if asked.is_empty() { standing } else { asked })
     }
 
     /// Who asks, for the audit trail.

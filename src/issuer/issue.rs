@@ -11,10 +11,11 @@ use super::{Issuer, redeem};
 use crate::access::Origin;
 use crate::access::bearer::{BearerSecret, Prefix};
 use crate::crypto::digest;
+use crate::crypto::jwt::JWT_MAX;
 use crate::error::Error;
 use crate::model::{
-    ClientGrantType, IdKind, IssuedGrant, IssuedToken, IssuedTokenKind, OauthClient, Timestamp,
-    TokenFormat, User,
+    ClientGrantType, IdKind, IssuedGrant, IssuedToken, IssuedTokenKind, OauthClient,
+    OauthErrorCode, Timestamp, TokenFormat, User,
 };
 use crate::store::{self, Tx};
 
@@ -124,7 +125,15 @@ impl Issuer {
         let text = match token.format {
             TokenFormat::Opaque => BearerSecret::generate(Prefix::AccessToken).text().clone(),
             TokenFormat::Jwt => {
-                SecretString::from(self.sign("at+jwt", &self.access_claims(wanted, &token))?)
+                let text = self.sign("at+jwt", &self.access_claims(wanted, &token))?;
+                // A longer one could be given, and never again be asked about or revoked.
+                if text.len() > JWT_MAX {
+                    return Err(Error::oauth(
+                        OauthErrorCode::InvalidScope,
+                        "the scopes make a token that is too long: ask for fewer",
+                    ));
+                }
+                SecretString::from(text)
             }
         };
         token.hash = hash(&text);

@@ -8,6 +8,7 @@
 
 mod assertion;
 mod authentication;
+mod brake;
 mod codes;
 mod devices;
 mod dpop;
@@ -54,6 +55,8 @@ pub use requests::{Accepted, Begun, Decision, Finish, NotBegun, Pushed, Shown};
 pub use scopes::ScopeWords;
 pub use userinfo::UserInfo;
 
+pub use crate::crypto::jwt::ALGORITHMS as PROOF_ALGORITHMS;
+
 /// What the authorisation server is made of.
 pub struct Parts {
     /// The database.
@@ -85,7 +88,9 @@ pub struct Issuer {
     client_keys: assertion::ClientKeys,
     attempts: authentication::Attempts,
     nonces: dpop::Nonces,
-    typed: devices::Typed,
+    typed: brake::Brake,
+    begun: brake::Brake,
+    public: brake::Brake,
     cache: introspection::Cache,
     usage: usage::Usage,
     hourly: limits::Hourly,
@@ -99,7 +104,9 @@ impl Issuer {
             client_keys: assertion::ClientKeys::new(&parts),
             attempts: authentication::Attempts::new(&parts),
             nonces: dpop::Nonces::new(&parts),
-            typed: devices::Typed::new(&parts),
+            typed: brake::Brake::of_typed_codes(parts.clock.clone()),
+            begun: brake::Brake::of_requests(parts.clock.clone()),
+            public: brake::Brake::of_public_clients(parts.clock.clone()),
             cache: introspection::Cache::new(&parts),
             usage: usage::Usage::new(&parts),
             hourly: limits::Hourly::new(&parts),

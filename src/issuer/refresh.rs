@@ -27,6 +27,7 @@ struct Successor {
     refresh_token: Option<String>,
     id_token: Option<String>,
     scopes: Vec<String>,
+    resources: Vec<String>,
     /// Microseconds.
     access_expires_at: i64,
     /// The key of the proof that came with the exchange; empty for none.
@@ -56,6 +57,7 @@ impl Successor {
             refresh_token: refresh_token.as_ref().map(text),
             id_token: id_token.as_ref().map(text),
             scopes: scopes.clone(),
+            resources: minted.access.resources.clone(),
             access_expires_at: minted.access.expires_at.micros(),
             dpop_jkt: minted.access.dpop_jkt.clone(),
         }
@@ -163,7 +165,7 @@ impl Issuer {
         let grant = locked.ok_or_else(ended)?;
         require_alive(&grant)?;
         if !store::issuer::tokens::consume_refresh(tx, tenant, hash, now, sealed).await? {
-            return self.spent(tx, asked, hash, &grant).await;
+            return self.spent(tx, asked, hash, &grant, minted).await;
         }
         // A token of an older generation that was never spent can't be: the next one came of it.
         if grant.generation != token.generation {
@@ -184,6 +186,7 @@ impl Issuer {
         asked: &Asked<'_>,
         hash: &[u8],
         grant: &IssuedGrant,
+        minted: &Minted,
     ) -> Result<Rotated, Error> {
         let found = store::issuer::tokens::any_tenant_find(tx, hash).await?;
         let token = found.ok_or_else(no_token)?;
@@ -191,7 +194,7 @@ impl Issuer {
             return Err(no_token());
         }
         let now = self.parts.clock.now();
-        if let Some(tokens) = self.repeated(tx, asked, &token, grant).await? {
+        if let Some(tokens) = self.repeated(tx, asked, &token, grant, minted).await? {
             let entry = on_grant(Action::IssuedRefreshed, asked.who(), grant)
                 .detail("repeated", token.reuse_count.saturating_add(1));
             audit::record(tx, &entry, now).await?;
@@ -209,6 +212,7 @@ impl Issuer {
         asked: &Asked<'_>,
         token: &IssuedToken,
         grant: &IssuedGrant,
+        minted: &Minted,
     ) -> Result<Option<Tokens>, Error> {
         let now = self.parts.clock.now();
         let config = &self.parts.config;
@@ -224,6 +228,12 @@ impl Issuer {
             serde_json::from_str(text.expose_secret()).map_err(Error::internal)?;
         if successor.dpop_jkt != asked.jkt {
             return Ok(None);
+        }
+        // Who asks for something else is not the one whose answer was lost; nor need they be a thief.
+        let same = successor.scopes == minted.tokens.scopes
+            && successor.resources == minted.access.resources;
+        if !same {
+            return Err(no_token());
         }
         let most = i32::try_from(config.refresh_grace_uses).unwrap_or(i32::MAX);
         let counted =
@@ -301,6 +311,7 @@ mod tests {
             refresh_token: Some("r".to_owned()),
             id_token: None,
             scopes: texts(&["read"]),
+            resources: Vec::new(),
             access_expires_at: at(60).micros(),
             dpop_jkt: "key".to_owned(),
         };

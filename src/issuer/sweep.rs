@@ -1,13 +1,25 @@
 //! Deleting what our authorisation server needs no longer.
 
+use std::time::Duration;
+
 use super::Issuer;
 use crate::error::Error;
 use crate::model::Timestamp;
 use crate::store::issuer::{codes, devices, grants, keys, proofs, requests, tokens};
+use crate::store::{Tx, transact};
+
+/// The least rows in a batch: they are narrow, and there are as many as clients care to make.
+const BATCH_MIN: i64 = 1_000;
 
 /// The most batches of one table in a sweep. What is left after them is the next sweep's, so that a
 /// backlog of one table does not keep the others waiting.
-const BATCHES_MAX: usize = 100;
+const BATCHES_MAX: usize = 1_000;
+
+/// How long a device that nobody accepted is told that it came too late.
+const LAPSED: Duration = Duration::from_secs(3_600);
+
+/// How far the clock of the replica that exchanges a refresh token may be behind the one that sweeps.
+const CLOCKS: Duration = Duration::from_secs(60);
 
 /// What is deleted.
 #[derive(Clone, Copy, Debug)]
@@ -15,65 +27,103 @@ enum Table {
     Proofs,
     Requests,
     Codes,
+    /// Not rows: what is sealed in them.
+    Successors,
     Tokens,
     Devices,
     Grants,
+    Keys,
 }
 
 impl Table {
-    /// Grants come last: each takes what is left of its codes, tokens and devices along, which is
-    /// little by then.
-    const ALL: [Self; 6] = [
+    /// Grants come after what belongs to them: each takes what is left of its codes, tokens and devices
+    /// along, which is little by then.
+    const ALL: [Self; 8] = [
         Self::Proofs,
         Self::Requests,
         Self::Codes,
+        Self::Successors,
         Self::Tokens,
         Self::Devices,
         Self::Grants,
+        Self::Keys,
     ];
 }
 
 impl Issuer {
-    /// Deletes what is needed no longer, `batch` rows in a statement, and answers how many rows that
-    /// were. Replicas may sweep at the same time.
+    /// Deletes what is needed no longer, at least `batch` rows in a statement, and answers how many rows
+    /// that were. Replicas may sweep at the same time.
     ///
     /// # Errors
-    /// The store's; what was deleted until then stays deleted.
+    /// The store's first; the other tables were swept all the same.
     pub async fn sweep(&self, batch: i64) -> Result<usize, Error> {
         let now = self.parts.clock.now();
-        let full = usize::try_from(batch).unwrap_or(usize::MAX);
+        let limit = batch.max(BATCH_MIN);
         let mut swept = 0;
+        let mut outcome = Ok(());
         for table in Table::ALL {
-            let mut deleted = 0;
-            for _ in 0..BATCHES_MAX {
-                let some = self.sweep_batch(table, now, batch).await?;
-                deleted += some;
-                if some < full {
-                    break;
-                }
+            let (rows, ended) = self.sweep_table(table, now, limit).await;
+            if rows > 0 {
+                tracing::info!(?table, rows, "deleted what was needed no longer");
             }
-            if deleted > 0 {
-                tracing::info!(?table, rows = deleted, "deleted what was needed no longer");
-            }
-            swept += deleted;
+            swept += rows;
+            outcome = outcome.and(ended);
         }
-        let mut conn = self.parts.store.write().await?;
-        Ok(swept + keys::delete_expired(&mut conn, now).await?)
+        outcome.map(|()| swept)
     }
 
-    /// Takes a connection for one batch only: other writers get their turn in between.
-    async fn sweep_batch(&self, table: Table, now: Timestamp, limit: i64) -> Result<usize, Error> {
-        let spent = now.minus(self.parts.config.keep_spent);
-        let mut conn = self.parts.store.write().await?;
-        let deleted = match table {
-            Table::Proofs => proofs::any_tenant_delete_expired(&mut conn, now, limit).await,
-            Table::Requests => requests::any_tenant_delete_expired(&mut conn, now, limit).await,
-            Table::Codes => codes::any_tenant_delete_old(&mut conn, now, limit).await,
-            Table::Tokens => tokens::any_tenant_delete_old(&mut conn, now, limit).await,
-            // For a while the device is told that it came too late.
-            Table::Devices => devices::any_tenant_delete_expired(&mut conn, spent, limit).await,
-            Table::Grants => grants::any_tenant_delete_old(&mut conn, spent, limit).await,
+    /// A transaction for each batch: other writers get their turn in between.
+    async fn sweep_table(
+        &self,
+        table: Table,
+        now: Timestamp,
+        limit: i64,
+    ) -> (usize, Result<(), Error>) {
+        let full = usize::try_from(limit).unwrap_or(usize::MAX);
+        let mut swept = 0;
+        for _ in 0..BATCHES_MAX {
+            let batch = transact!(self.parts.store, |tx| {
+                self.sweep_batch(&mut tx, table, now, limit).await
+            });
+            match batch {
+                Ok(rows) => {
+                    swept += rows;
+                    if rows < full {
+                        break;
+                    }
+                }
+                Err(error) => return (swept, Err(error)),
+            }
+        }
+        (swept, Ok(()))
+    }
+
+    async fn sweep_batch(
+        &self,
+        tx: &mut Tx,
+        table: Table,
+        now: Timestamp,
+        limit: i64,
+    ) -> Result<usize, Error> {
+        let config = &self.parts.config;
+        let spent = now.minus(config.keep_spent);
+        let swept = match table {
+            Table::Proofs => proofs::any_tenant_delete_expired(tx, now, limit).await,
+            Table::Requests => requests::any_tenant_delete_expired(tx, now, limit).await,
+            Table::Codes => codes::any_tenant_delete_old(tx, now, limit).await,
+            Table::Successors => {
+                let before = now.minus(config.refresh_grace + CLOCKS);
+                tokens::any_tenant_forget_successors(tx, before, limit).await
+            }
+            Table::Tokens => tokens::any_tenant_delete_old(tx, now, limit).await,
+            Table::Devices => {
+                let lapsed = now.minus(LAPSED.min(config.keep_spent));
+                devices::any_tenant_delete_old(tx, lapsed, spent, limit).await
+            }
+            Table::Grants => grants::any_tenant_delete_old(tx, spent, limit).await,
+            // There are few.
+            Table::Keys => keys::delete_expired(tx, now).await,
         };
-        Ok(deleted?)
+        Ok(swept?)
     }
 }

@@ -19,21 +19,32 @@ pub struct UserInfo {
 }
 
 impl Issuer {
-    /// Claims about the person of an access token. `scheme_is_dpop` says how the token was sent, where
-    /// that is known: one that is bound to a key is no bearer token (RFC 9449 section 7.1).
+    /// Claims about the person of an access token. A caller of a tenant (`within`) asks about that one's
+    /// tokens alone. `scheme_is_dpop` says how the token was sent, where that is known: one that is bound
+    /// to a key is no bearer token (RFC 9449 section 7.1).
     ///
     /// # Errors
     /// `invalid_token`, `insufficient_scope`, `invalid_dpop_proof`, `use_dpop_nonce`, or the store's.
     pub async fn user_info(
         &self,
+        within: Option<&str>,
         access_token: &str,
         scheme_is_dpop: Option<bool>,
         proof: Option<&Proof>,
     ) -> Result<UserInfo, Error> {
         let held = self.look_up(access_token).await?.ok_or_else(invalid)?;
         let token = &held.introspection.token;
+        if within.is_some_and(|tenant| tenant != token.tenant) {
+            return Err(invalid());
+        }
         let bound = !token.dpop_jkt.is_empty();
-        if token.kind != IssuedTokenKind::Access || scheme_is_dpop.is_some_and(|it| it != bound) {
+        // One that is for others' resources is not for us: they could ask about the person with it.
+        let here = self.parts.config.identifier();
+        let elsewhere = !token.resources.is_empty() && !token.resources.iter().any(|it| it == here);
+        if elsewhere
+            || token.kind != IssuedTokenKind::Access
+            || scheme_is_dpop.is_some_and(|it| it != bound)
+        {
             return Err(invalid());
         }
         if bound {

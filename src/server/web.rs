@@ -8,7 +8,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use axum::body::Body;
 use axum::extract::ConnectInfo;
+use axum::http::header::{self, HeaderName, HeaderValue};
+use axum::http::{Request, Response, StatusCode};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -31,6 +34,8 @@ pub(super) struct Door {
     pub(super) places: Arc<Places>,
     /// How long a connection may be silent.
     pub(super) idle_timeout: Duration,
+    /// How long an answer may take.
+    pub(super) request_timeout: Duration,
 }
 
 /// Serves pages until `stop`, and returns when the requests under way are answered.
@@ -46,10 +51,11 @@ pub(super) async fn serve(door: Door, pages: Router, stop: CancellationToken) {
         };
         match door.places.take(address.ip()) {
             Ok(place) => {
-                let (pages, idle, stop) = (pages.clone(), door.idle_timeout, stop.clone());
+                let (idle, longest) = (door.idle_timeout, door.request_timeout);
+                let (pages, stop) = (pages.clone(), stop.clone());
                 connections.spawn(async move {
                     let _place = place;
-                    connection(tcp, address, pages, idle, stop).await;
+                    connection(tcp, address, pages, idle, longest, stop).await;
                 });
             }
             Err(refusal) => {
@@ -77,6 +83,7 @@ async fn connection(
     address: SocketAddr,
     pages: Router,
     idle: Duration,
+    longest: Duration,
     stop: CancellationToken,
 ) {
     // Answers are small: waiting to fill a packet only delays them.
@@ -84,13 +91,7 @@ async fn connection(
     let answer = service_fn(move |mut request: hyper::Request<Incoming>| {
         request.extensions_mut().insert(ConnectInfo(address));
         let pages = pages.clone();
-        async move {
-            let answered = pages.oneshot(request.map(axum::body::Body::new)).await;
-            Ok::<_, Infallible>(match answered {
-                Ok(answer) => answer,
-                Err(never) => match never {},
-            })
-        }
+        async move { Ok::<_, Infallible>(answered(pages, request.map(Body::new), longest).await) }
     });
     let mut serving = pin!(
         http1::Builder::new()
@@ -107,5 +108,56 @@ async fn connection(
     };
     if let Err(error) = ended {
         tracing::debug!(%address, %error, "a connection broke");
+    }
+}
+
+/// The answer, or 503 when it takes longer than `longest`. Work that a handler began goes on: it runs
+/// on a task of its own.
+async fn answered(pages: Router, request: Request<Body>, longest: Duration) -> Response<Body> {
+    match tokio::time::timeout(longest, pages.oneshot(request)).await {
+        Ok(Ok(answer)) => answer,
+        Ok(Err(never)) => match never {},
+        Err(_) => {
+            tracing::info!("an answer took longer than web.request_timeout");
+            too_slow()
+        }
+    }
+}
+
+fn too_slow() -> Response<Body> {
+    const HEADERS: [(HeaderName, &str); 3] = [
+        (header::CONTENT_TYPE, "text/plain; charset=utf-8"),
+        (header::CACHE_CONTROL, "no-store"),
+        (header::RETRY_AFTER, "5"),
+    ];
+    let words = "This takes longer than it should. Wait a moment, then try again.\n";
+    let mut response = Response::new(Body::from(words));
+    *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
+    for (name, value) in HEADERS {
+        let value = HeaderValue::from_static(value);
+        response.headers_mut().insert(name, value);
+    }
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use axum::routing::get;
+
+    #[tokio::test]
+    async fn nobody_waits_for_ever() {
+        let pages = Router::new()
+            .route("/", get(async || "here"))
+            .route("/slow", get(std::future::pending::<()>));
+        let asked = |path: &str| {
+            let request = Request::get(path).body(Body::empty()).unwrap();
+            answered(pages.clone(), request, Duration::from_millis(1))
+        };
+        assert_eq!(asked("/").await.status(), StatusCode::OK);
+        let slow = asked("/slow").await;
+        assert_eq!(slow.status(), StatusCode::SERVICE_UNAVAILABLE);
+        assert_eq!(slow.headers()[header::RETRY_AFTER], "5");
+        assert_eq!(slow.headers()[header::CACHE_CONTROL], "no-store");
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use axum::body::Body;
 use axum::extract::{RawQuery, State};
 use axum::http::{HeaderMap, Response, StatusCode};
-use secrecy::ExposeSecret as _;
+use secrecy::{ExposeSecret as _, SecretString};
 
 use super::authorize::on_the_way;
 use super::origin::Visitor;
@@ -43,12 +43,10 @@ pub(super) async fn page(
         let fit = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
         cookie.len() == COOKIE_CHARS && cookie.bytes().all(fit)
     });
-    if let Some(cookie) = held {
-        return asked(&edge, cookie, code.unwrap_or_default(), None);
-    }
-    let cookie = edge.issuer.form_cookie();
+    let cookie = held.map_or_else(|| edge.issuer.form_cookie(), SecretString::from);
     let cookie = cookie.expose_secret();
     let mut response = asked(&edge, cookie, code.unwrap_or_default(), None);
+    // Also one that was held: from now on this page can stay open for as long.
     set_cookie(&mut response, &edge.cookies.set(PAGE, cookie, OPEN_FOR));
     response
 }
@@ -87,15 +85,7 @@ fn problem(error: &Error) -> Option<Problem> {
                 .to_owned(),
             retry_after: None,
         }),
-        Error::ResourceExhausted { retry_after, .. } | Error::RateLimited { retry_after, .. } => {
-            let wait = refusal::in_words(*retry_after);
-            Some(Problem {
-                status: StatusCode::TOO_MANY_REQUESTS,
-                message: format!("There were too many tries. Wait {wait}, then try again."),
-                retry_after: Some(*retry_after),
-            })
-        }
-        _ => None,
+        _ => refusal::too_many_tries(error),
     }
 }
 

@@ -36,15 +36,7 @@ struct Edge {
     issuer: Arc<Issuer>,
     tasks: Tasks,
     proxies: Proxies,
-    /// The issuer identifier.
-    identifier: Arc<str>,
-}
-
-impl Edge {
-    /// Where clients reach an endpoint: what their proofs of possession name.
-    fn address(&self, path: &str) -> String {
-        format!("{}/{path}", self.identifier)
-    }
+    config: Arc<config::Issuer>,
 }
 
 impl FromRef<Edge> for Proxies {
@@ -65,7 +57,7 @@ pub fn router(
         issuer,
         tasks,
         proxies: Proxies::new(trusted_proxies),
-        identifier: config.identifier().into(),
+        config: Arc::new(config.clone()),
     };
     let (mut open, mut closed) = (Router::new(), Router::new());
     let prefix = config.url.path().trim_end_matches('/');

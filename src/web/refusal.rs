@@ -8,6 +8,7 @@ use uuid::Uuid;
 
 use super::form::{Unfit, Unread};
 use super::pages;
+use super::pages::issuer::Problem;
 use crate::error::{Error, Precondition, StoreError};
 use crate::model::{OauthError, OauthErrorCode};
 
@@ -166,8 +167,23 @@ fn shown(words: &Words, error: Option<(&str, &str)>) -> Response<Body> {
     })
 }
 
+/// What to say above a form to whoever tried too often; nothing for another error.
+pub(super) fn too_many_tries(error: &Error) -> Option<Problem> {
+    let (Error::ResourceExhausted { retry_after, .. } | Error::RateLimited { retry_after, .. }) =
+        error
+    else {
+        return None;
+    };
+    let wait = in_words(*retry_after);
+    Some(Problem {
+        status: StatusCode::TOO_MANY_REQUESTS,
+        message: format!("There were too many tries. Wait {wait}, then try again."),
+        retry_after: Some(*retry_after),
+    })
+}
+
 /// How long to wait, in words.
-pub(super) fn in_words(wait: Duration) -> String {
+fn in_words(wait: Duration) -> String {
     let seconds = wait.as_secs().max(1);
     let (count, unit) = if seconds <= 90 {
         (seconds, "second")

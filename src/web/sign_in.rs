@@ -100,15 +100,7 @@ fn problem(error: &Error) -> Option<Problem> {
                 retry_after: None,
             })
         }
-        Error::ResourceExhausted { retry_after, .. } | Error::RateLimited { retry_after, .. } => {
-            let wait = refusal::in_words(*retry_after);
-            Some(Problem {
-                status: StatusCode::TOO_MANY_REQUESTS,
-                message: format!("There were too many tries. Wait {wait}, then try again."),
-                retry_after: Some(*retry_after),
-            })
-        }
-        _ => None,
+        _ => refusal::too_many_tries(error),
     }
 }
 

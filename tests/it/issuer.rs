@@ -44,6 +44,7 @@ mod pages;
 mod par;
 mod refresh;
 mod revocation;
+mod sweep;
 
 use std::time::Duration;
 

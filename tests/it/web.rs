@@ -1,11 +1,13 @@
 //! The browser listener as a web server: addresses, methods, headers, cookies.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use tokenbroker::pb::AuthorizationState as State;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-use crate::callbacks::{Consented, consent, host, with};
+use crate::callbacks::{Consented, authorization, consent, host, with};
 use crate::fixture::browser::{Browser, Page, plain_client};
 use crate::fixture::*;
 use crate::on_both_engines;
@@ -107,6 +109,25 @@ on_both_engines! {
         assert_headers(&c.refused(&c.browser, &forged, 400).await);
         assert_headers(&c.browser.get(&c.callback).await);
         assert_headers(&c.browser.get(&c.connect_url).await);
+        c.b.finish().await;
+    }
+
+    async fn nobody_waits_for_ever_and_what_was_begun_goes_on(engine: Engine) {
+        let mut c = Consented::start(engine).await;
+        c.b.stop().await;
+        let mut config = c.b.config.clone();
+        config.web.request_timeout = Duration::from_millis(50);
+        c.b = Broker::on(Arc::clone(&c.b.ground), config, c.b.clock.clone(), c.b.provider.clone()).await;
+        let held = c.b.provider.hold_token_answers();
+        let page = c.browser.get(&c.callback).await;
+        assert_eq!((page.status.as_u16(), page.header("cache-control")), (503, Some("no-store")));
+        assert!(page.header("retry-after").is_some());
+        held.release();
+        eventually("the code is redeemed", || async {
+            authorization(&c.b, &c.id).await.state() == State::AwaitingConfirmation
+        })
+        .await;
+        assert_eq!(c.b.provider.exchanges(), 1);
         c.b.finish().await;
     }
 

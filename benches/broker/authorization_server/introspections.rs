@@ -130,7 +130,7 @@ pub async fn measure(scale: Scale) -> Outcome<Section> {
 impl Asked {
     async fn of(stage: Stage) -> Outcome<Self> {
         let mut server = stage.caller.authorization_server.clone();
-        let code = stage.code().await?;
+        let code = stage.code(0).await?;
         let tokens = server.exchange_token(stage.redeem(code)).await?;
         let request = pb::IntrospectTokenRequest {
             token: tokens.into_inner().access_token,

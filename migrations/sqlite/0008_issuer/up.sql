@@ -31,7 +31,9 @@ CREATE TABLE issued_grants (
     revoked_at     integer,
     revoke_reason  text NOT NULL
 ) STRICT;
+CREATE INDEX issued_grants_tenant ON issued_grants (tenant, id);
 CREATE INDEX issued_grants_user ON issued_grants (tenant, user_id, id);
+CREATE INDEX issued_grants_user_only ON issued_grants (user_id);
 CREATE INDEX issued_grants_client ON issued_grants (client_id, id);
 CREATE INDEX issued_grants_expires ON issued_grants (expires_at);
 CREATE INDEX issued_grants_revoked ON issued_grants (revoked_at) WHERE revoked_at IS NOT NULL;
@@ -158,10 +160,12 @@ CREATE TABLE issued_tokens (
     keep_until    integer NOT NULL
 ) STRICT;
 CREATE UNIQUE INDEX issued_tokens_hash ON issued_tokens (hash);
+CREATE INDEX issued_tokens_tenant ON issued_tokens (tenant, id);
 CREATE INDEX issued_tokens_client ON issued_tokens (tenant, client_id, id);
 CREATE INDEX issued_tokens_client_only ON issued_tokens (client_id);
 CREATE INDEX issued_tokens_grant ON issued_tokens (grant_id, generation);
 CREATE INDEX issued_tokens_keep ON issued_tokens (keep_until);
+CREATE INDEX issued_tokens_successor ON issued_tokens (consumed_at) WHERE successor IS NOT NULL;
 
 -- Keys that tokens are signed with; they are the installation's, not a tenant's.
 CREATE TABLE issuer_keys (

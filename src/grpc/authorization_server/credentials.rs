@@ -4,8 +4,8 @@ use std::net::IpAddr;
 
 use secrecy::SecretString;
 
-use crate::access::Origin;
 use crate::access::caller::USER_AGENT_MAX;
+use crate::access::{Caller, Origin};
 use crate::grpc::fields::{Fields, NAME_MAX, URL_MAX};
 use crate::issuer::{Credentials, Proof, SecretMethod};
 use crate::pb;
@@ -19,8 +19,12 @@ const METHOD_MAX: usize = 16;
 /// Most resources of a request.
 const RESOURCES_MAX: usize = 5;
 
-/// Whoever asks as a client.
-pub(super) fn credentials(fields: &mut Fields, wire: Option<pb::ClientCredentials>) -> Credentials {
+/// Whoever asks as a client, through a caller of its tenant.
+pub(super) fn credentials(
+    fields: &mut Fields,
+    caller: &Caller,
+    wire: Option<pb::ClientCredentials>,
+) -> Credentials {
     fields.check(wire.is_some(), "credentials", "is required");
     let pb::ClientCredentials {
         client_id,
@@ -55,6 +59,7 @@ pub(super) fn credentials(fields: &mut Fields, wire: Option<pb::ClientCredential
         client_id: Some(client_id).filter(|id| !id.is_empty()),
         secret: given(client_secret).map(|secret| (SecretMethod::Either, secret)),
         assertion: given(client_assertion),
+        within: Some(caller.tenant.clone()),
     }
 }
 

@@ -10,7 +10,7 @@ use super::credentials::{
     JWT_MAX, SECRET_MAX, client_origin, credentials, optional, proof, resources,
 };
 use super::{Answer, AuthorizationServerService, unconstrained};
-use crate::access::{Origin, Permission};
+use crate::access::{Caller, Origin, Permission};
 use crate::error::Error;
 use crate::grpc::caller::origin;
 use crate::grpc::convert::{duration, shown, timestamp};
@@ -25,9 +25,9 @@ pub(super) async fn exchange(
     service: &AuthorizationServerService,
     request: Request<pb::ExchangeTokenRequest>,
 ) -> Answer<pb::ExchangeTokenResponse> {
-    unconstrained(&request, Permission::ExchangeTokens)?;
+    let caller = unconstrained(&request, Permission::ExchangeTokens)?;
     let origin = origin(&request);
-    let (exchange, origin) = asked(request.into_inner(), origin)?;
+    let (exchange, origin) = asked(&caller, request.into_inner(), origin)?;
     let issuer = Arc::clone(&service.issuer);
     let tokens = service
         .tasks
@@ -44,9 +44,13 @@ pub(super) async fn exchange(
 }
 
 /// What a request asks for, and from where.
-fn asked(request: pb::ExchangeTokenRequest, origin: Origin) -> Result<(Exchange, Origin), Error> {
+fn asked(
+    caller: &Caller,
+    request: pb::ExchangeTokenRequest,
+    origin: Origin,
+) -> Result<(Exchange, Origin), Error> {
     let mut fields = Fields::new();
-    let credentials = credentials(&mut fields, request.credentials);
+    let credentials = credentials(&mut fields, caller, request.credentials);
     let proof = proof(&mut fields, request.dpop);
     resources(&mut fields, &request.resources);
     let grant = grant(&mut fields, request.grant);
@@ -112,11 +116,11 @@ pub(super) async fn start_device(
     service: &AuthorizationServerService,
     request: Request<pb::StartDeviceAuthorizationRequest>,
 ) -> Answer<pb::StartDeviceAuthorizationResponse> {
-    unconstrained(&request, Permission::ExchangeTokens)?;
+    let caller = unconstrained(&request, Permission::ExchangeTokens)?;
     let origin = origin(&request);
     let request = request.into_inner();
     let mut fields = Fields::new();
-    let credentials = credentials(&mut fields, request.credentials);
+    let credentials = credentials(&mut fields, &caller, request.credentials);
     fields.scopes("scopes", &request.scopes);
     resources(&mut fields, &request.resources);
     let (ip, program) = (&request.client_ip, &request.client_user_agent);
@@ -184,16 +188,19 @@ pub(super) async fn revoke(
     service: &AuthorizationServerService,
     request: Request<pb::RevokeTokenRequest>,
 ) -> Answer<pb::RevokeTokenResponse> {
-    unconstrained(&request, Permission::ExchangeTokens)?;
+    let caller = unconstrained(&request, Permission::ExchangeTokens)?;
     let origin = origin(&request);
     let pb::RevokeTokenRequest {
         credentials: wire,
         token,
+        client_ip,
+        client_user_agent,
     } = request.into_inner();
     let mut fields = Fields::new();
-    let credentials = credentials(&mut fields, wire);
+    let credentials = credentials(&mut fields, &caller, wire);
     fields.secret("token", &token, JWT_MAX);
     let token = SecretString::from(token);
+    let origin = client_origin(&mut fields, origin, &client_ip, &client_user_agent);
     fields.finish()?;
     let issuer = Arc::clone(&service.issuer);
     service
@@ -211,7 +218,7 @@ pub(super) async fn user_info(
     service: &AuthorizationServerService,
     request: Request<pb::GetUserInfoRequest>,
 ) -> Answer<pb::GetUserInfoResponse> {
-    unconstrained(&request, Permission::IntrospectTokens)?;
+    let caller = unconstrained(&request, Permission::IntrospectTokens)?;
     let pb::GetUserInfoRequest { access_token, dpop } = request.into_inner();
     let mut fields = Fields::new();
     fields.secret("access_token", &access_token, JWT_MAX);
@@ -222,9 +229,8 @@ pub(super) async fn user_info(
     let info = service
         .tasks
         .run(async move {
-            issuer
-                .user_info(token.expose_secret(), None, proof.as_ref())
-                .await
+            let (within, token) = (Some(caller.tenant.as_str()), token.expose_secret());
+            issuer.user_info(within, token, None, proof.as_ref()).await
         })
         .await?;
     Ok(Response::new(pb::GetUserInfoResponse {
@@ -248,8 +254,12 @@ fn token(field: &str, text: String) -> Result<SecretString, Error> {
 mod tests {
     use super::*;
 
+    fn caller() -> Caller {
+        Caller::command_line("acme")
+    }
+
     fn faults(request: pb::ExchangeTokenRequest) -> Vec<String> {
-        match asked(request, Origin::default()) {
+        match asked(&caller(), request, Origin::default()) {
             Err(Error::InvalidArgument(faults)) => {
                 faults.into_iter().map(|fault| fault.field).collect()
             }
@@ -277,12 +287,13 @@ mod tests {
 
     #[test]
     fn a_gateway_says_where_the_client_is() {
-        let (exchange, origin) = asked(sound(), Origin::default()).unwrap();
+        let (exchange, origin) = asked(&caller(), sound(), Origin::default()).unwrap();
         assert_eq!(
             (&*origin.ip_text(), &*origin.user_agent),
             ("192.0.2.1", "curl")
         );
         assert!(exchange.credentials.secret.is_none() && exchange.proof.is_none());
+        assert_eq!(exchange.credentials.within.as_deref(), Some("acme"));
     }
 
     #[test]

@@ -17,6 +17,7 @@ impl Issuer {
     /// # Errors
     /// [`NotBegun`].
     pub async fn begin(&self, parameters: &Parameters, origin: &Origin) -> Result<Begun, NotBegun> {
+        self.begun.charge(origin.ip)?;
         let client = self.asking(parameters).await?;
         if let Some(request_uri) = parameters.get("request_uri") {
             return Ok(self.take_pushed(&client, request_uri, origin).await?);

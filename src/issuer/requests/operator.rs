@@ -10,7 +10,7 @@ use super::{Shown, decided, is_standing, unknown};
 use crate::access::audit::{self, Action, Entry};
 use crate::access::{Caller, Permission, users};
 use crate::crypto::random;
-use crate::error::{Error, Precondition};
+use crate::error::{Error, FieldViolation, Precondition};
 use crate::issuer::{Issuer, scopes};
 use crate::model::{
     AuthorizationRequest, IdKind, OauthErrorCode, RequestState, Timestamp, UserState,
@@ -22,6 +22,14 @@ const AUTH_AGE_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// How far the application's clock may be ahead.
 const CLOCK_SKEW: Duration = Duration::from_secs(60);
+
+/// What a request may be refused with: a person's reasons, and their application's.
+const REFUSALS: [OauthErrorCode; 4] = [
+    OauthErrorCode::AccessDenied,
+    OauthErrorCode::LoginRequired,
+    OauthErrorCode::ServerError,
+    OauthErrorCode::TemporarilyUnavailable,
+];
 
 /// Longest description of a refusal, in characters.
 const DESCRIPTION_MAX: usize = 255;
@@ -94,7 +102,8 @@ impl Issuer {
         self.way_back(id, verifier.expose_secret())
     }
 
-    /// Says that nobody signed in, or that they said no; where to send their browser.
+    /// Says that nobody signed in, or that they said no (`access_denied`, when `error` is empty); where to
+    /// send their browser.
     ///
     /// # Errors
     /// Those of [`Issuer::get_request`]; [`Error::InvalidArgument`] for an error that is none of a
@@ -103,10 +112,10 @@ impl Issuer {
         &self,
         caller: &Caller,
         id: &str,
-        code: OauthErrorCode,
+        error: &str,
         description: &str,
     ) -> Result<Url, Error> {
-        judge_refusal(code, description)?;
+        let code = refusal(error, description)?;
         let verifier = random::random_token(32);
         let entry = Entry::new(Action::ConsentRefused, caller)
             .on("authorization_request", id)
@@ -199,13 +208,15 @@ fn granted(asked: &[String], agreed: &[String]) -> Result<Vec<String>, Error> {
         .ok_or_else(|| Error::invalid("scopes", "holds a scope that the client did not ask for"))
 }
 
-fn judge_refusal(code: OauthErrorCode, description: &str) -> Result<(), Error> {
-    use OauthErrorCode as Code;
-    if !matches!(
-        code,
-        Code::AccessDenied | Code::LoginRequired | Code::ServerError | Code::TemporarilyUnavailable
-    ) {
-        return Err(Error::invalid(
+/// A refusal goes to the client as it is (RFC 6749 section 4.1.2.1).
+fn refusal(error: &str, description: &str) -> Result<OauthErrorCode, Error> {
+    let code = match error {
+        "" => Some(OauthErrorCode::AccessDenied),
+        error => REFUSALS.into_iter().find(|code| code.as_str() == error),
+    };
+    let mut faults = Vec::new();
+    if code.is_none() {
+        faults.push(FieldViolation::new(
             "error",
             "access_denied, login_required, server_error or temporarily_unavailable is needed",
         ));
@@ -214,15 +225,18 @@ fn judge_refusal(code: OauthErrorCode, description: &str) -> Result<(), Error> {
         .bytes()
         .all(|byte| (0x20..0x7f).contains(&byte) && byte != b'"' && byte != b'\\');
     if !plain || description.len() > DESCRIPTION_MAX {
-        return Err(Error::invalid(
+        faults.push(FieldViolation::new(
             "error_description",
             format!(
-                "at most {DESCRIPTION_MAX} characters of ASCII without quotes and backslashes are \
+                "at most {DESCRIPTION_MAX} visible ASCII characters without quotes and backslashes are \
                  allowed"
             ),
         ));
     }
-    Ok(())
+    match code {
+        Some(code) if faults.is_empty() => Ok(code),
+        _ => Err(Error::InvalidArgument(faults)),
+    }
 }
 
 #[cfg(test)]
@@ -256,10 +270,20 @@ mod tests {
 
     #[test]
     fn a_refusal_has_a_persons_or_their_applications_reasons() {
-        judge_refusal(OauthErrorCode::AccessDenied, "they said no").unwrap();
-        judge_refusal(OauthErrorCode::InvalidScope, "").unwrap_err();
+        assert_eq!(
+            refusal("", "they said no").unwrap(),
+            OauthErrorCode::AccessDenied
+        );
+        for code in REFUSALS {
+            assert_eq!(refusal(code.as_str(), "").unwrap(), code);
+        }
+        refusal("invalid_scope", "").unwrap_err();
         for bad in ["a\"b", "a\\b", "a\nb", "é", &"a".repeat(256)] {
-            judge_refusal(OauthErrorCode::AccessDenied, bad).unwrap_err();
+            refusal("", bad).unwrap_err();
+        }
+        match refusal("x", "é") {
+            Err(Error::InvalidArgument(faults)) => assert_eq!(faults.len(), 2),
+            other => panic!("{other:?}"),
         }
     }
 

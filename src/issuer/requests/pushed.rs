@@ -20,7 +20,8 @@ impl Issuer {
     /// binds the code to its key (RFC 9449 section 10.1).
     ///
     /// # Errors
-    /// [`Error::Oauth`] with what the client did wrong, or the store's.
+    /// [`Error::Oauth`] with what the client did wrong; [`Error::ResourceExhausted`] when public clients
+    /// began too much from that address; or the store's.
     pub async fn push(
         &self,
         credentials: &Credentials,
@@ -30,6 +31,7 @@ impl Issuer {
     ) -> Result<Pushed, Error> {
         let client = self.authenticate(credentials, origin).await?;
         asked::require_active(&client).map_err(Error::Oauth)?;
+        self.slow_down_public(&client, origin)?;
         let invalid = |text: &str| Error::oauth(OauthErrorCode::InvalidRequest, text);
         if parameters
             .get("client_id")

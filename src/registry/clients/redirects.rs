@@ -66,6 +66,7 @@ fn has_path(uri: &str, scheme: &str) -> bool {
         .is_some_and(|rest| rest.starts_with(":/"))
 }
 
+// `*.localhost` does not count: outside browsers it may be asked for in the DNS, and codes would follow.
 fn is_loopback(url: &Url) -> bool {
     match url.host() {
         Some(Host::Domain(name)) => name == "localhost",

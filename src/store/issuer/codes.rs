@@ -118,9 +118,9 @@ pub async fn consume(
 
 /// Deletes codes that need not be kept any longer, up to `limit`.
 pub async fn any_tenant_delete_old(
-    conn: &mut Conn,
+    tx: &mut Tx,
     now: Timestamp,
     limit: i64,
 ) -> Result<usize, Error> {
-    delete_before!(conn, codes, hash as Vec<u8>, keep_until, now, limit)
+    delete_before!(tx, codes, hash as Vec<u8>, keep_until, now, limit)
 }

@@ -161,12 +161,21 @@ pub async fn poll(
     Ok(())
 }
 
-/// Deletes devices whose time was over before the one given, up to `limit`, with the requests that
-/// were made for them.
-pub async fn any_tenant_delete_expired(
-    conn: &mut Conn,
-    before: Timestamp,
+/// Deletes devices up to `limit`, with the requests that were made for them: those that nobody accepted
+/// and whose time was over before `lapsed`, and all whose time was over before `spent`.
+pub async fn any_tenant_delete_old(
+    tx: &mut Tx,
+    lapsed: Timestamp,
+    spent: Timestamp,
     limit: i64,
 ) -> Result<usize, Error> {
-    delete_before!(conn, devices, id as String, expires_at, before, limit)
+    let useless = [DeviceState::Pending, DeviceState::Rejected].map(DeviceState::as_str);
+    let is_useless = devices::state.eq_any(useless);
+    let gone =
+        delete_before!(tx, devices, id as String, expires_at, lapsed, limit, and is_useless)?;
+    let left = limit.saturating_sub(i64::try_from(gone).unwrap_or(i64::MAX));
+    if left <= 0 {
+        return Ok(gone);
+    }
+    Ok(gone + delete_before!(tx, devices, id as String, expires_at, spent, left)?)
 }

@@ -285,15 +285,15 @@ pub async fn list(
 /// Deletes grants that ended or were revoked before a time, up to `limit`, with all that is left of
 /// their codes and tokens.
 pub async fn any_tenant_delete_old(
-    conn: &mut Conn,
+    tx: &mut Tx,
     before: Timestamp,
     limit: i64,
 ) -> Result<usize, Error> {
-    let ended = delete_before!(conn, grants, id as String, expires_at, before, limit)?;
+    let ended = delete_before!(tx, grants, id as String, expires_at, before, limit)?;
     let left = limit.saturating_sub(i64::try_from(ended).unwrap_or(i64::MAX));
     if left <= 0 {
         return Ok(ended);
     }
-    let revoked = delete_before!(conn, grants, id as String, revoked_at, before, left)?;
+    let revoked = delete_before!(tx, grants, id as String, revoked_at, before, left)?;
     Ok(ended + revoked)
 }

@@ -96,7 +96,7 @@ pub async fn insert_if_newest_is(
 }
 
 /// Deletes keys of which nothing that they signed is good any more.
-pub async fn delete_expired(conn: &mut Conn, now: Timestamp) -> Result<usize, Error> {
+pub async fn delete_expired(tx: &mut Tx, now: Timestamp) -> Result<usize, Error> {
     let target = keys::table.filter(keys::expires_at.lt(now));
-    Ok(on!(conn, |c| diesel::delete(target).execute(c).await)?)
+    Ok(on!(tx, |c| diesel::delete(target).execute(c).await)?)
 }

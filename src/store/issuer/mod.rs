@@ -13,25 +13,43 @@ use super::columns::JsonValue;
 use super::{Error, Tx, events};
 use crate::model::{EventKind, NewEvent, Timestamp};
 
-/// Deletes up to a limit of the rows whose time, the named column, was before the one given.
-/// Whatever of a batch another replica took meanwhile, or moved on, is left alone.
+/// Loads the keys that a query finds, and locks their rows until the transaction ends. Rows that others
+/// have locked are passed by: replicas that clean up at the same time share the work, and nobody who
+/// holds a row and wants another meets one that does so the other way round.
+macro_rules! lock_unlocked {
+    ($tx:expr, $query:ident) => {
+        match $tx.as_conn() {
+            // Whoever is in a transaction is the only writer.
+            $crate::store::pool::Conn::Sqlite(pooled) => $query.load(&mut **pooled).await,
+            $crate::store::pool::Conn::Postgres(pooled) => {
+                $query.for_update().skip_locked().load(&mut **pooled).await
+            }
+        }
+    };
+}
+pub(super) use lock_unlocked;
+
+/// Deletes up to a limit of the rows whose time, the named column, was before the one given, and that
+/// are as `and` says.
 macro_rules! delete_before {
-    ($conn:expr, $table:ident, $key:ident as $kind:ty, $time:ident, $before:expr, $limit:expr) => {
+    (
+        $tx:expr, $table:ident, $key:ident as $kind:ty, $time:ident, $before:expr, $limit:expr
+        $(, and $more:expr)?
+    ) => {
         async {
             let query = $table::table
                 .filter($table::$time.lt($before))
+                $(.filter($more))?
                 .order($table::$time)
                 .limit($limit)
                 .select($table::$key);
-            let keys: Vec<$kind> = $crate::store::pool::on!($conn, |c| query.load(c).await)?;
+            let keys: Vec<$kind> = $crate::store::issuer::lock_unlocked!($tx, query)?;
             if keys.is_empty() {
                 return Ok::<usize, $crate::store::Error>(0);
             }
-            let target = $table::table
-                .filter($table::$key.eq_any(keys))
-                .filter($table::$time.lt($before));
+            let target = $table::table.filter($table::$key.eq_any(keys));
             let deleted =
-                $crate::store::pool::on!($conn, |c| diesel::delete(target).execute(c).await)?;
+                $crate::store::pool::on!($tx, |c| diesel::delete(target).execute(c).await)?;
             Ok(deleted)
         }
         .await

@@ -6,7 +6,7 @@ use diesel_async::RunQueryDsl;
 use super::delete_before;
 use crate::model::Timestamp;
 use crate::store::Error;
-use crate::store::pool::{Conn, Tx, on};
+use crate::store::pool::{Tx, on};
 use crate::store::schema::spent_proofs as proofs;
 
 /// Spends a proof; `false` when it was spent before. It is remembered until `expires_at`, when the
@@ -24,9 +24,9 @@ pub async fn spend(tx: &mut Tx, hash: &[u8], expires_at: Timestamp) -> Result<bo
 
 /// Forgets proofs that are no longer good, up to `limit`.
 pub async fn any_tenant_delete_expired(
-    conn: &mut Conn,
+    tx: &mut Tx,
     now: Timestamp,
     limit: i64,
 ) -> Result<usize, Error> {
-    delete_before!(conn, proofs, hash as Vec<u8>, expires_at, now, limit)
+    delete_before!(tx, proofs, hash as Vec<u8>, expires_at, now, limit)
 }

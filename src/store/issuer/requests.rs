@@ -175,9 +175,9 @@ pub async fn any_tenant_take_pushed(
 
 /// Deletes requests whose time is over, up to `limit`.
 pub async fn any_tenant_delete_expired(
-    conn: &mut Conn,
+    tx: &mut Tx,
     now: Timestamp,
     limit: i64,
 ) -> Result<usize, Error> {
-    delete_before!(conn, requests, id as String, expires_at, now, limit)
+    delete_before!(tx, requests, id as String, expires_at, now, limit)
 }

@@ -5,7 +5,7 @@ use diesel::prelude::*;
 use diesel_async::RunQueryDsl;
 
 use super::grants::GrantRow;
-use super::{announce, delete_before, texts};
+use super::{announce, delete_before, lock_unlocked, texts};
 use crate::model::{
     ClientState, IssuedGrant, IssuedToken, IssuedTokenKind, Sealed, Timestamp, TokenFormat,
     UserState,
@@ -368,11 +368,35 @@ pub async fn add_use(tx: &mut Tx, id: &str, count: i64, last: Timestamp) -> Resu
     Ok(())
 }
 
+/// Forgets what refresh tokens were exchanged for before a time, of up to `limit` of them.
+pub async fn any_tenant_forget_successors(
+    tx: &mut Tx,
+    before: Timestamp,
+    limit: i64,
+) -> Result<usize, Error> {
+    let query = tokens::table
+        .filter(tokens::successor.is_not_null())
+        .filter(tokens::consumed_at.lt(before))
+        .order(tokens::consumed_at)
+        .limit(limit)
+        .select(tokens::id);
+    let ids: Vec<String> = lock_unlocked!(tx, query)?;
+    if ids.is_empty() {
+        return Ok(0);
+    }
+    let target = tokens::table.filter(tokens::id.eq_any(ids));
+    let forgotten = tokens::successor.eq(None::<Sealed>);
+    Ok(on!(tx, |c| diesel::update(target)
+        .set(forgotten)
+        .execute(c)
+        .await)?)
+}
+
 /// Deletes tokens that need not be kept any longer, up to `limit`.
 pub async fn any_tenant_delete_old(
-    conn: &mut Conn,
+    tx: &mut Tx,
     now: Timestamp,
     limit: i64,
 ) -> Result<usize, Error> {
-    delete_before!(conn, tokens, id as String, keep_until, now, limit)
+    delete_before!(tx, tokens, id as String, keep_until, now, limit)
 }

@@ -20,7 +20,7 @@ const DPOP_NONCE: HeaderName = HeaderName::from_static("dpop-nonce");
 #[derive(Debug)]
 pub(super) struct Refused {
     error: Error,
-    /// The client proved who it is, or tried to, by HTTP Basic.
+    /// A client that did not prove who it is is asked to do so by HTTP Basic.
     basic: bool,
     /// Where the error's own does not do.
     status: Option<StatusCode>,

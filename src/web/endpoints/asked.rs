@@ -131,6 +131,7 @@ fn credentials(
             client_id: posted_id,
             secret: posted.map(|secret| (SecretMethod::Post, SecretString::from(secret))),
             assertion: assertion.map(SecretString::from),
+            within: None,
         };
         return Ok((credentials, false));
     };
@@ -141,7 +142,7 @@ fn credentials(
     let credentials = Credentials {
         client_id: Some(id),
         secret: Some((SecretMethod::Basic, secret)),
-        assertion: None,
+        ..Credentials::default()
     };
     Ok((credentials, true))
 }

@@ -25,7 +25,7 @@ pub(super) async fn revoke(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response<Body>, Refused> {
-    let asked = Asked::read(&headers, body, edge.address("oauth2/revoke")).await?;
+    let asked = Asked::read(&headers, body, edge.config.endpoint("oauth2/revoke")).await?;
     let token = asked.required("token")?;
     let (issuer, credentials) = (Arc::clone(&edge.issuer), asked.credentials);
     let work = async move {
@@ -47,7 +47,7 @@ pub(super) async fn introspect(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response<Body>, Refused> {
-    let asked = Asked::read(&headers, body, edge.address("oauth2/introspect")).await?;
+    let asked = Asked::read(&headers, body, edge.config.endpoint("oauth2/introspect")).await?;
     let token = asked.required("token")?;
     let (issuer, credentials) = (Arc::clone(&edge.issuer), asked.credentials);
     let work = async move {
@@ -61,7 +61,8 @@ pub(super) async fn introspect(
         issuer.introspect(reader, token.expose_secret()).await
     };
     let found = edge.tasks.run(work).await;
-    let found = found.map_err(|error| Refused::new(error, asked.basic))?;
+    // RFC 7662 section 2.3: 401 in any case, however the client tried to prove who it is.
+    let found = found.map_err(|error| Refused::new(error, true))?;
     let shown = found.map_or_else(|| json!({"active": false}), |found| introspected(&found));
     Ok(answer::json(StatusCode::OK, &shown))
 }
@@ -105,7 +106,7 @@ pub(super) async fn start_device(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response<Body>, Refused> {
-    let address = edge.address("oauth2/device_authorization");
+    let address = edge.config.endpoint("oauth2/device_authorization");
     let asked = Asked::read(&headers, body, address).await?;
     let new = NewDevice {
         scopes: asked.scopes(),
@@ -133,7 +134,7 @@ pub(super) async fn push(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response<Body>, Refused> {
-    let asked = Asked::read(&headers, body, edge.address("oauth2/par")).await?;
+    let asked = Asked::read(&headers, body, edge.config.endpoint("oauth2/par")).await?;
     let basic = asked.basic;
     let issuer = Arc::clone(&edge.issuer);
     let work = async move {

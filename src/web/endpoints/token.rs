@@ -25,7 +25,7 @@ pub(super) async fn exchange(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response<Body>, Refused> {
-    let asked = Asked::read(&headers, body, edge.address("oauth2/token")).await?;
+    let asked = Asked::read(&headers, body, edge.config.endpoint("oauth2/token")).await?;
     let basic = asked.basic;
     let grant = grant(&asked)?;
     let exchange = Exchange {

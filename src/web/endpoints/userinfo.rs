@@ -14,7 +14,7 @@ use super::Edge;
 use super::answer::{self, Refused};
 use super::asked;
 use crate::error::Error;
-use crate::issuer::UserInfo;
+use crate::issuer::{PROOF_ALGORITHMS, UserInfo};
 use crate::model::{OauthError, OauthErrorCode};
 
 /// How an access token was sent: in the `Authorization` header and nowhere else. What stands in a query
@@ -35,7 +35,11 @@ pub(super) async fn claims(
         Ok(None) => return challenge(false, None),
         Err(refused) => return refused.into_response(),
     };
-    let proof = match asked::proof(&headers, method.as_str(), edge.address("oauth2/userinfo")) {
+    let proof = match asked::proof(
+        &headers,
+        method.as_str(),
+        edge.config.endpoint("oauth2/userinfo"),
+    ) {
         Ok(proof) => proof,
         Err(refused) => return refused.into_response(),
     };
@@ -43,7 +47,7 @@ pub(super) async fn claims(
     let dpop = sent.dpop;
     let work = async move {
         issuer
-            .user_info(sent.token.expose_secret(), Some(dpop), proof.as_ref())
+            .user_info(None, sent.token.expose_secret(), Some(dpop), proof.as_ref())
             .await
     };
     match edge.tasks.run(work).await {
@@ -80,13 +84,16 @@ fn sent(headers: &HeaderMap) -> Result<Option<Sent>, Refused> {
 /// What is missing (RFC 6750 section 3, RFC 9449 section 7.1). Whoever sent no token learns no more
 /// than which sorts there are.
 fn challenge(dpop: bool, error: Option<&OauthError>) -> Response<Body> {
+    let algorithms = format!("algs=\"{}\"", PROOF_ALGORITHMS.join(" "));
     let Some(error) = error else {
         let mut response = Response::new(Body::empty());
         *response.status_mut() = StatusCode::UNAUTHORIZED;
         let headers = response.headers_mut();
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-        for scheme in ["Bearer", "DPoP"] {
-            headers.append(header::WWW_AUTHENTICATE, HeaderValue::from_static(scheme));
+        for scheme in ["Bearer".to_owned(), format!("DPoP {algorithms}")] {
+            if let Ok(scheme) = HeaderValue::try_from(scheme) {
+                headers.append(header::WWW_AUTHENTICATE, scheme);
+            }
         }
         return response;
     };
@@ -101,9 +108,9 @@ fn challenge(dpop: bool, error: Option<&OauthError>) -> Response<Body> {
         OauthErrorCode::InvalidDpopProof | OauthErrorCode::UseDpopNonce
     );
     let scheme = if dpop || about_proof {
-        "DPoP"
+        format!("DPoP {algorithms},")
     } else {
-        "Bearer"
+        "Bearer".to_owned()
     };
     let value = format!(
         "{scheme} error=\"{}\", error_description=\"{}\"{scope}",
@@ -141,7 +148,8 @@ mod tests {
     fn a_challenge_says_no_more_than_it_should() {
         let bare = challenge(false, None);
         let schemes = bare.headers().get_all(header::WWW_AUTHENTICATE);
-        assert!(schemes.iter().eq(["Bearer", "DPoP"]));
+        let algorithms = "DPoP algs=\"ES256 ES384 EdDSA RS256 RS384 RS512 PS256 PS384 PS512\"";
+        assert!(schemes.iter().eq(["Bearer", algorithms]));
         let told = |code, dpop| challenge(dpop, Some(&OauthError::new(code, "why")));
         let over = told(OauthErrorCode::InvalidToken, false);
         assert_eq!(over.status(), StatusCode::UNAUTHORIZED);
@@ -155,7 +163,7 @@ mod tests {
             less.headers()[header::WWW_AUTHENTICATE]
                 .to_str()
                 .unwrap()
-                .starts_with("DPoP ")
+                .starts_with(&format!("{algorithms}, error=\"insufficient_scope\""))
         );
     }
 

@@ -9,8 +9,10 @@ use axum::http::{HeaderValue, Response, StatusCode, header};
 use url::Url;
 
 use super::{
-    CONTENT_SECURITY_POLICY, CSS, DESCRIPTION_LIMIT, NAME_LIMIT, error_code, plain, respond,
+    CONTENT_SECURITY_POLICY, CSS, DESCRIPTION_LIMIT, NAME_LIMIT, error_code, is_invisible, plain,
+    respond,
 };
+use crate::access::users::EMAIL_MAX;
 use crate::config;
 
 /// Longest words for a scope, and longest resource shown, in characters.
@@ -28,6 +30,13 @@ pub struct Problem {
     pub message: String,
     /// How long to wait before the next try.
     pub retry_after: Option<Duration>,
+}
+
+impl Problem {
+    /// Whether what was typed is wrong. Whoever only has to wait is not told to correct anything.
+    fn is_of_values(&self) -> bool {
+        self.retry_after.is_none()
+    }
 }
 
 /// What the sign-in page says.
@@ -104,8 +113,9 @@ pub fn sign_in(page: &SignIn<'_>) -> Response<Body> {
         client: name(page.client),
         device: page.device,
         csrf: page.csrf,
-        email: plain(page.email, NAME_LIMIT).unwrap_or_default(),
+        email: typed(page.email, EMAIL_MAX),
         problem: page.problem.map(|problem| problem.message.as_str()),
+        invalid: page.problem.is_some_and(Problem::is_of_values),
     };
     form(&shown, page.problem, "'self'")
 }
@@ -129,9 +139,10 @@ pub fn consent(page: &Consent<'_>) -> Response<Body> {
 /// The page for a device's code.
 pub fn device(page: &Device<'_>) -> Response<Body> {
     let shown = DevicePage {
-        code: plain(page.code, USER_CODE_LIMIT).unwrap_or_default(),
+        code: typed(page.code, USER_CODE_LIMIT),
         csrf: page.csrf,
         problem: page.problem.map(|problem| problem.message.as_str()),
+        invalid: page.problem.is_some_and(Problem::is_of_values),
     };
     let targets = form_targets(page.next.map_or("", Url::as_str));
     form(&shown, page.problem, &targets)
@@ -191,6 +202,12 @@ fn name(name: &str) -> String {
     plain(name, NAME_LIMIT).unwrap_or_else(|| "an application".to_owned())
 }
 
+/// What a field holds: it is sent again, so nothing is put into it that was not typed.
+fn typed(text: &str, limit: usize) -> String {
+    let visible = |c: &char| !c.is_control() && !is_invisible(*c);
+    text.chars().filter(visible).take(limit).collect()
+}
+
 fn lines<'a>(texts: impl Iterator<Item = &'a str>) -> Vec<String> {
     texts.filter_map(|text| plain(text, LINE_LIMIT)).collect()
 }
@@ -218,12 +235,10 @@ impl Destination {
         let Ok(url) = Url::parse(redirect_uri) else {
             return Self::Device;
         };
-        if config::is_loopback(&url) {
-            return Self::Computer;
-        }
-        // In its ASCII form: letters of another script can look like those of a known name.
-        match url.host() {
-            Some(host) if matches!(url.scheme(), "http" | "https") => {
+        match (url.scheme(), url.host()) {
+            ("http", _) if config::is_loopback(&url) => Self::Computer,
+            // In its ASCII form: letters of another script can look like those of a known name.
+            ("http" | "https", Some(host)) => {
                 let port = url.port().map(|port| format!(":{port}"));
                 Self::Site(format!("{host}{}", port.unwrap_or_default()))
             }
@@ -240,6 +255,7 @@ struct SignInPage<'a> {
     csrf: &'a str,
     email: String,
     problem: Option<&'a str>,
+    invalid: bool,
 }
 
 #[derive(Template)]
@@ -262,6 +278,7 @@ struct DevicePage<'a> {
     code: String,
     csrf: &'a str,
     problem: Option<&'a str>,
+    invalid: bool,
 }
 
 #[derive(Template)]
@@ -345,6 +362,15 @@ mod tests {
         }
         let html = html(sign_in(&asked)).await;
         assert!(html.contains("role=\"alert\"") && html.contains("aria-describedby=\"problem\""));
+        assert!(!html.contains("aria-invalid"));
+    }
+
+    #[test]
+    fn a_field_holds_what_was_typed() {
+        let email = format!("{}@example.com", "é".repeat(EMAIL_MAX - 12));
+        assert_eq!(typed(&email, EMAIL_MAX), email);
+        assert_eq!(typed(&format!("{email}x"), EMAIL_MAX), email);
+        assert_eq!(typed("a  b\u{202e}\n", EMAIL_MAX), "a  b");
     }
 
     #[tokio::test]
@@ -378,6 +404,8 @@ mod tests {
         };
         assert_eq!(named("https://bücher.example/x"), "xn--bcher-kva.example");
         assert_eq!(named("http://localhost:1/x"), "computer");
+        assert_eq!(named("https://localhost:1/x"), "localhost:1");
+        assert_eq!(named("com.example.app://localhost/x"), "com.example.app");
         assert_eq!(named("com.example.app:/x"), "com.example.app");
         assert_eq!(named(""), "device");
     }

@@ -132,6 +132,10 @@ async fn another_tenant(b: &Broker, scene: &Scene, role: Role, token: &str) {
                     "{what} {found:?}"
                 );
             }
+            Abroad::Nobody => {
+                let nobody = (Code::Unauthenticated, "OAUTH_ERROR".to_owned());
+                assert_eq!(verdict(&answer), nobody, "{what}");
+            }
             Abroad::Own => {}
         }
     }

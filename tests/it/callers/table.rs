@@ -27,11 +27,13 @@ pub enum Abroad {
     NotFound,
     /// It names nothing of the tenant: an answer that holds nothing of it.
     Empty,
+    /// It comes with a client's or a person's own word: OAuth's answer to one that is nobody's.
+    Nobody,
     /// It makes something in the tenant that asks, or has nothing to do with it: not called.
     Own,
 }
 
-use Abroad::{Empty, NotFound, Own};
+use Abroad::{Empty, Nobody, NotFound, Own};
 use May::{Anybody, AnybodyGood, OwnOr, Roles};
 
 /// One RPC: its name, who may call it, what a sound request comes to for them, and for another tenant.
@@ -60,16 +62,14 @@ pub const TABLE: &[Row] = &[
     ("GetServerMetadata", Anybody, Ok, Own),
     ("GetAuthorizationRequest", Roles("ai"), Ok, NotFound),
     ("IntrospectToken", Roles("aci"), Ok, Empty),
-    // Whoever has the access token has its person's word.
-    ("GetUserInfo", Roles("aci"), Ok, Own),
+    ("GetUserInfo", Roles("aci"), Ok, Nobody),
     ("ListIssuedTokens", Roles("ao"), Ok, Empty),
     ("ListGrants", OwnOr("ao"), Ok, Empty),
     ("AcceptAuthorizationRequest", Roles("ai"), Ok, NotFound),
     ("RejectAuthorizationRequest", Roles("ai"), Ok, NotFound),
-    // Clients prove by themselves who they are, and are of the tenant that they are of.
-    ("ExchangeToken", Roles("ai"), Ok, Own),
-    ("StartDeviceAuthorization", Roles("ai"), Ok, Own),
-    ("RevokeToken", Roles("ai"), Ok, Own),
+    ("ExchangeToken", Roles("ai"), Ok, Nobody),
+    ("StartDeviceAuthorization", Roles("ai"), Ok, Nobody),
+    ("RevokeToken", Roles("ai"), Ok, Nobody),
     ("RevokeGrant", OwnOr("ao"), Ok, NotFound),
     ("GetConnection", Roles("aocu"), Ok, NotFound),
     ("ListConnections", Roles("aocu"), Ok, NotFound),

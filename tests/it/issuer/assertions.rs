@@ -4,6 +4,24 @@ use super::*;
 use crate::fixture::scene::issuer::proofs::{asserted, asserting, assertion, seconds, signing};
 use crate::jwt::issuer::{Issuer, Key};
 
+/// A client that publishes its keys at an address.
+async fn publishing(engine: Engine, key: &Key, address: &str) -> Stage {
+    let client = pb::Client {
+        jwks: String::new(),
+        jwks_uri: address.replace("http:", "https:"),
+        ..signing(key)
+    };
+    let s = Stage::of(engine, client).await;
+    publishes_at(&s, address).await;
+    s
+}
+
+/// Only https is registered, and nobody has a certificate here.
+async fn publishes_at(s: &Stage, address: &str) {
+    let moved = format!("UPDATE oauth_clients SET jwks_uri = '{address}'");
+    s.b.ground.execute(&moved).await;
+}
+
 on_both_engines! {
     async fn a_client_proves_itself_by_what_it_signs(engine: Engine) {
         let key = Key::ec("k1");
@@ -85,11 +103,7 @@ on_both_engines! {
     async fn keys_are_fetched_where_the_client_publishes_them(engine: Engine) {
         let (key, next) = (Key::ec("k1"), Key::ec("k2"));
         let published = Issuer::start(&[&key]).await;
-        let client = pb::Client { jwks: String::new(), jwks_uri: format!("{}/keys", published.url).replace("http:", "https:"), ..signing(&key) };
-        // Only https is registered, and nobody has a certificate here.
-        let s = Stage::of(engine, client).await;
-        let address = format!("{}/keys", published.url);
-        s.b.ground.execute(&format!("UPDATE oauth_clients SET jwks_uri = '{address}'")).await;
+        let s = publishing(engine, &key, &format!("{}/keys", published.url)).await;
         let text = key.token(&assertion(&s, &json!({})));
         s.token(&asserted(&text)).await.tokens();
         published.publish(&[&next]);
@@ -97,6 +111,36 @@ on_both_engines! {
         let text = next.token(&assertion(&s, &json!({})));
         s.token(&asserted(&text)).await.tokens();
         assert_eq!(published.fetches(), 2);
+        s.finish().await;
+    }
+
+    async fn a_client_whose_keys_can_not_be_had_is_told_to_try_again(engine: Engine) {
+        let (key, forged) = (Key::ec("k1"), Key::ec("k1"));
+        let s = publishing(engine, &key, &format!("http://127.0.0.1:{}/keys", free_port())).await;
+        for _ in 0..40 {
+            let text = key.token(&assertion(&s, &json!({})));
+            s.token(&asserted(&text)).await.refused(503, "temporarily_unavailable");
+        }
+        assert_eq!(recorded(&s.b, &["client.authentication_failed", &s.client.id]).await, 0);
+        let published = Issuer::start(&[&key]).await;
+        publishes_at(&s, &format!("{}/keys", published.url)).await;
+        s.token(&asserted(&forged.token(&assertion(&s, &json!({}))))).await.refused(400, "invalid_client");
+        s.token(&asserted(&key.token(&assertion(&s, &json!({}))))).await.tokens();
+        s.finish().await;
+    }
+
+    async fn nobody_waits_for_a_slow_publisher_but_who_asked_it(engine: Engine) {
+        let key = Key::ec("k1");
+        let slow = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let s = publishing(engine, &key, &format!("http://{}/keys", slow.local_addr().unwrap())).await;
+        let [first, second] = [(); 2].map(|()| asserted(&key.token(&assertion(&s, &json!({})))));
+        let meanwhile = async {
+            let asked = slow.accept().await.unwrap();
+            s.token(&second).await.refused(503, "temporarily_unavailable");
+            drop((asked, slow));
+        };
+        let (answer, ()) = join(s.token(&first), meanwhile).await;
+        answer.refused(503, "temporarily_unavailable");
         s.finish().await;
     }
 }

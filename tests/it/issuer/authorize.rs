@@ -206,4 +206,20 @@ on_both_engines! {
         assert!(s.grants().await.is_empty());
         s.finish().await;
     }
+
+    async fn nobody_begins_requests_without_end(engine: Engine) {
+        let s = Stage::new(engine).await;
+        let browser = Browser::new();
+        let nobodys = s.client.ask().with("client_id", "nobody");
+        for _ in 0..300 {
+            stays(&s.authorize(&browser, &nobodys).await, "invalid_client");
+        }
+        let page = s.authorize(&browser, &s.client.ask()).await;
+        assert_eq!(page.status, 429, "{}", page.body);
+        assert_eq!(page.header("retry-after"), Some("1"));
+        assert_headers(&page);
+        s.b.clock.advance(SECOND);
+        assert_eq!(s.authorize(&browser, &s.client.ask()).await.status, 303);
+        s.finish().await;
+    }
 }

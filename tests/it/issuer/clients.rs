@@ -1,7 +1,14 @@
 //! Clients: how they prove who they are, and those that are shut out.
 
 use super::*;
+use tokenbroker::model::{Constraints, Role};
 use tonic_types::StatusExt as _;
+
+/// Which of OAuth's errors a refusal is.
+fn oauth_error(refused: &tonic::Status) -> String {
+    let info = refused.get_details_error_info().unwrap();
+    info.metadata["error"].clone()
+}
 
 /// Asks for a token of its own by HTTP Basic.
 async fn by_basic(s: &Stage, id: &str, secret: &str) -> Answer {
@@ -28,7 +35,7 @@ async fn shut_out(s: &Stage, code: &str, refresh_token: &str) {
         .await
         .refused(400, "invalid_client");
     let asked = s.inspect(refresh_token).await;
-    asked.refused(400, "invalid_client");
+    asked.refused(401, "invalid_client");
 }
 
 async fn reactivate(s: &Stage) {
@@ -238,6 +245,31 @@ on_both_engines! {
             (stats.authorization_count, stats.token_count, stats.unique_user_count) == (1, 3, 1)
         })
         .await;
+        s.finish().await;
+    }
+
+    async fn to_another_tenants_gateway_a_client_is_unknown(engine: Engine) {
+        let s = Stage::new(engine).await;
+        let tokens = s.tokens().await;
+        let gateway = s.b.caller_in("elsewhere", Role::IssuerUi, Constraints::default()).await;
+        let mut server = gateway.authorization_server.clone();
+        let info = pb::GetUserInfoRequest { access_token: tokens.access.clone(), dpop: None };
+        assert_eq!(oauth_error(&server.get_user_info(info).await.unwrap_err()), "invalid_token");
+        let request = pb::RevokeTokenRequest { credentials: s.client.credentials(), token: tokens.refresh.clone(), ..Default::default() };
+        assert_eq!(oauth_error(&server.revoke_token(request).await.unwrap_err()), "invalid_client");
+        let request = pb::StartDeviceAuthorizationRequest { credentials: s.client.credentials(), ..Default::default() };
+        assert_eq!(oauth_error(&server.start_device_authorization(request).await.unwrap_err()), "invalid_client");
+        let grant = pb::exchange_token_request::Grant::ClientCredentials(pb::ClientCredentialsGrant::default());
+        let request = pb::ExchangeTokenRequest { credentials: s.client.credentials(), grant: Some(grant), ..Default::default() };
+        for _ in 0..28 {
+            let refused = server.exchange_token(request.clone()).await.unwrap_err();
+            assert_eq!(oauth_error(&refused), "invalid_client");
+        }
+        assert_refused(server.exchange_token(request).await, Code::ResourceExhausted, "RATE_LIMITED");
+        // None of that was counted or written down against the client.
+        s.token(&s.client.for_itself()).await.tokens();
+        assert!(s.is_active(&tokens.access).await && s.is_active(&tokens.refresh).await);
+        assert_eq!(recorded(&s.b, &["client.authentication_failed"]).await, 0);
         s.finish().await;
     }
 }

@@ -101,6 +101,15 @@ on_both_engines! {
         let id = begun(&s, &Browser::new()).await;
         let refused = reject(&application, &id, "invalid_grant").await.unwrap_err();
         assert_eq!(violations(&refused), ["error"]);
+        let tomorrow = s.b.clock.now().plus(DAY).micros() / 1_000_000;
+        let request = pb::AcceptAuthorizationRequestRequest {
+            id,
+            user_id: s.person.id.clone(),
+            auth_time: Some(prost_types::Timestamp { seconds: tomorrow, nanos: 0 }),
+            scopes: vec!["read".to_owned()],
+        };
+        let refused = application.authorization_server.clone().accept_authorization_request(request).await;
+        assert_eq!(violations(&refused.unwrap_err()), ["auth_time"]);
         s.finish().await;
     }
 

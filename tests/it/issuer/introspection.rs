@@ -57,7 +57,9 @@ on_both_engines! {
             app.form(&[("token", &tokens.access)]),
         ];
         for form in forms {
-            s.post("oauth2/introspect", &form).await.refused(400, "invalid_client");
+            let answer = s.post("oauth2/introspect", &form).await;
+            answer.refused(401, "invalid_client");
+            assert!(answer.header("www-authenticate").starts_with("Basic "));
         }
         s.post("oauth2/introspect", &s.client.form(&[])).await.refused(400, "invalid_request");
         s.finish().await;
@@ -83,6 +85,8 @@ on_both_engines! {
         for path in ["oauth2/userinfo", &format!("oauth2/userinfo?access_token={}", tokens.access)] {
             let answer = s.get(path, &[]).await;
             assert_eq!((answer.status, answer.header("www-authenticate")), (401, "Bearer"));
+            let dpop = answer.headers.get_all("www-authenticate").iter().nth(1).unwrap();
+            assert!(dpop.to_str().unwrap().starts_with("DPoP algs=\"ES256 "));
         }
         let form = Form::new(&[("access_token", &tokens.access)]);
         assert_eq!(s.post("oauth2/userinfo", &form).await.status, 401);

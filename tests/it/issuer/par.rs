@@ -110,4 +110,27 @@ on_both_engines! {
         s.token_with(&form, &holder.proof(&s)).await.tokens();
         s.finish().await;
     }
+
+    async fn public_clients_do_not_push_without_end(engine: Engine) {
+        let s = Stage::of(engine, public()).await;
+        let unfit = pushable(&s).with("scope", "admin");
+        for _ in 0..60 {
+            s.post("oauth2/par", &unfit).await.refused(400, "invalid_scope");
+        }
+        for (path, form) in [("oauth2/par", pushable(&s)), ("oauth2/device_authorization", s.client.form(&[]))] {
+            let answer = s.post(path, &form).await;
+            answer.refused(429, "temporarily_unavailable");
+            assert_eq!(answer.header("retry-after"), "1");
+        }
+        // Others do: who proves who it is, and who is elsewhere, as a gateway says.
+        let known = register(&s.b, acme()).await;
+        let form = known.ask().with("client_secret", &known.secret);
+        assert_eq!(s.post("oauth2/par", &form).await.status, 201);
+        let device = pb::StartDeviceAuthorizationRequest { credentials: s.client.credentials(), client_ip: "192.0.2.7".to_owned(), ..Default::default() };
+        let started = s.b.admin.authorization_server.clone().start_device_authorization(device).await.unwrap().into_inner();
+        leaks::Secrets::register_as("device code", &started.device_code);
+        s.b.clock.advance(SECOND);
+        pushed(&s).await;
+        s.finish().await;
+    }
 }

@@ -83,9 +83,13 @@ on_both_engines! {
     async fn it_also_goes_over_grpc(engine: Engine) {
         let s = Stage::new(engine).await;
         let tokens = s.tokens().await;
-        let request = pb::RevokeTokenRequest { credentials: s.client.credentials(), token: tokens.refresh.clone() };
+        let request = pb::RevokeTokenRequest { credentials: s.client.credentials(), token: tokens.refresh.clone(), client_ip: "192.0.2.7".to_owned(), ..Default::default() };
         s.b.admin.authorization_server.clone().revoke_token(request.clone()).await.unwrap();
         assert!(!s.is_active(&tokens.access).await);
+        assert_eq!(recorded(&s.b, &["issuer.grant_revoked", "192.0.2.7"]).await, 1);
+        let nowhere = pb::RevokeTokenRequest { client_ip: "here".to_owned(), ..request.clone() };
+        let refused = s.b.admin.authorization_server.clone().revoke_token(nowhere).await;
+        assert_eq!(violations(&refused.unwrap_err()), ["client_ip"]);
         let wrong = pb::ClientCredentials { client_secret: "hush-hush-hush".to_owned(), ..s.client.credentials().unwrap() };
         let request = pb::RevokeTokenRequest { credentials: Some(wrong), ..request };
         let refused = s.b.admin.authorization_server.clone().revoke_token(request).await;
