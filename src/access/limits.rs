@@ -34,12 +34,42 @@ impl governor::clock::Clock for Ticks {
     }
 }
 
-type Bucket = RateLimiter<NotKeyed, InMemoryState, Ticks, NoOpMiddleware<Duration>>;
+type Governor = RateLimiter<NotKeyed, InMemoryState, Ticks, NoOpMiddleware<Duration>>;
+
+/// So many in a period, given back evenly.
+#[derive(Debug)]
+pub struct Bucket {
+    governor: Governor,
+    ticks: Ticks,
+}
+
+impl Bucket {
+    /// Full: `most` at once, and as many again in each `period`.
+    pub fn new(most: NonZeroU32, period: Duration, clock: &Clock) -> Self {
+        // A period too short to be shared out has no limit worth the name: a nanosecond each.
+        let each = (period / most.get()).max(Duration::from_nanos(1));
+        let quota = Quota::with_period(each).unwrap_or(Quota::per_second(most));
+        let ticks = Ticks(clock.clone());
+        Self {
+            governor: RateLimiter::direct_with_clock(quota.allow_burst(most), ticks.clone()),
+            ticks,
+        }
+    }
+
+    /// One more.
+    ///
+    /// # Errors
+    /// The time until the next one, when there is none left.
+    pub fn take(&self) -> Result<(), Duration> {
+        let taken = self.governor.check();
+        taken.map_err(|until| until.wait_time_from(self.ticks.now()))
+    }
+}
 
 /// The limits of one caller. Charging it is one atomic exchange: no lock, no allocation.
 #[derive(Debug)]
 pub struct Limiter {
-    bucket: Option<(Bucket, Ticks, RateLimit)>,
+    bucket: Option<(Governor, Ticks, RateLimit)>,
     streams: Arc<Streams>,
 }
 

@@ -3,14 +3,14 @@
 
 use std::net::IpAddr;
 
-use crate::access::limits::Addresses;
+use crate::access::limits::{Failures, network};
 use crate::clock::Clock;
 use crate::error::Error;
 
 /// So many in a minute from one address, where a /64 of IPv6 is one. A sound one counts, too: whoever
 /// sends a thousand at once is not to have them all judged first.
 pub(super) struct Brake {
-    addresses: Addresses,
+    counted: Failures<IpAddr>,
     /// What the one who has to wait is told.
     message: &'static str,
 }
@@ -36,7 +36,7 @@ impl Brake {
 
     fn new(per_minute: u32, message: &'static str, clock: Clock) -> Self {
         Self {
-            addresses: Addresses::new(per_minute, clock),
+            counted: Failures::new(per_minute, clock),
             message,
         }
     }
@@ -46,17 +46,17 @@ impl Brake {
     /// # Errors
     /// [`Error::ResourceExhausted`] with the time to wait.
     pub(super) fn charge(&self, address: Option<IpAddr>) -> Result<(), Error> {
-        match self.addresses.admit(address) {
-            Ok(()) => {
-                self.addresses.refused(address);
-                Ok(())
-            }
-            Err(Error::RateLimited { retry_after, .. }) => Err(Error::ResourceExhausted {
+        let Some(holder) = address.map(network) else {
+            return Ok(());
+        };
+        if let Some(retry_after) = self.counted.wait(&holder) {
+            return Err(Error::ResourceExhausted {
                 message: self.message.to_owned(),
                 retry_after,
-            }),
-            Err(error) => Err(error),
+            });
         }
+        self.counted.count(holder);
+        Ok(())
     }
 }
 

@@ -5,13 +5,9 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
-use governor::clock::Clock as _;
-use governor::middleware::NoOpMiddleware;
-use governor::state::{InMemoryState, NotKeyed};
-use governor::{Quota, RateLimiter};
 use moka::sync::Cache;
 
-use super::Parts;
+use crate::access::limits::Bucket;
 use crate::clock::Clock;
 use crate::error::Error;
 use crate::model::OauthClient;
@@ -26,34 +22,19 @@ const TOLD_A_MINUTE: NonZeroU32 = NonZeroU32::MIN.saturating_add(59);
 /// After so long without a token any bucket is full again.
 const HOUR: Duration = Duration::from_secs(60 * 60);
 
-/// Tells the limiter the time.
-#[derive(Clone)]
-struct Ticks(Clock);
-
-impl governor::clock::Clock for Ticks {
-    type Instant = Duration;
-    fn now(&self) -> Duration {
-        self.0.elapsed()
-    }
-}
-
-type Bucket = RateLimiter<NotKeyed, InMemoryState, Ticks, NoOpMiddleware<Duration>>;
+const MINUTE: Duration = Duration::from_secs(60);
 
 /// The limits. A bucket belongs to a client and its limit: another limit begins anew.
 pub(super) struct Hourly {
-    ticks: Ticks,
+    clock: Clock,
     buckets: Cache<(String, NonZeroU32), Arc<Bucket>>,
     told: Cache<String, Arc<Bucket>>,
 }
 
 impl Hourly {
-    pub(super) fn new(parts: &Parts) -> Self {
-        Self::with_clock(parts.clock.clone())
-    }
-
-    fn with_clock(clock: Clock) -> Self {
+    pub(super) fn new(clock: Clock) -> Self {
         Self {
-            ticks: Ticks(clock),
+            clock,
             buckets: kept_an_hour(),
             told: kept_an_hour(),
         }
@@ -62,10 +43,9 @@ impl Hourly {
     /// Whether one more refusal of this client is recorded.
     pub(super) fn may_tell(&self, client_id: &str) -> bool {
         let bucket = self.told.get_with_by_ref(client_id, || {
-            let quota = Quota::per_minute(TOLD_A_MINUTE);
-            Arc::new(RateLimiter::direct_with_clock(quota, self.ticks.clone()))
+            Arc::new(Bucket::new(TOLD_A_MINUTE, MINUTE, &self.clock))
         });
-        bucket.check().is_ok()
+        bucket.take().is_ok()
     }
 
     /// One token more for this client.
@@ -85,13 +65,12 @@ impl Hourly {
 
     fn charge_at(&self, client_id: &str, most: NonZeroU32) -> Result<(), Error> {
         let bucket = self.buckets.get_with((client_id.to_owned(), most), || {
-            let quota = Quota::per_hour(most);
-            Arc::new(RateLimiter::direct_with_clock(quota, self.ticks.clone()))
+            Arc::new(Bucket::new(most, HOUR, &self.clock))
         });
-        bucket.check().map_err(|until| Error::RateLimited {
+        bucket.take().map_err(|retry_after| Error::RateLimited {
             limit: "rate_limit_per_hour",
             message: format!("the client may have {most} tokens an hour"),
-            retry_after: until.wait_time_from(self.ticks.now()),
+            retry_after,
         })
     }
 }
@@ -115,7 +94,7 @@ mod tests {
     #[test]
     fn an_hour_has_as_many_tokens_as_the_limit_says() {
         let clock = Clock::manual(Timestamp::from_micros(1_700_000_000_000_000));
-        let hourly = Hourly::with_clock(clock.clone());
+        let hourly = Hourly::new(clock.clone());
         let most = NonZeroU32::new(2).unwrap();
         hourly.charge_at("client_1", most).unwrap();
         hourly.charge_at("client_1", most).unwrap();
@@ -131,7 +110,7 @@ mod tests {
     #[test]
     fn a_flood_of_refusals_is_recorded_in_part() {
         let clock = Clock::manual(Timestamp::from_micros(1_700_000_000_000_000));
-        let hourly = Hourly::with_clock(clock);
+        let hourly = Hourly::new(clock);
         let told = (0..100).filter(|_| hourly.may_tell("client_1")).count();
         assert_eq!(told, 60);
         assert!(hourly.may_tell("client_2"));

@@ -108,8 +108,8 @@ impl Issuer {
             begun: brake::Brake::of_requests(parts.clock.clone()),
             public: brake::Brake::of_public_clients(parts.clock.clone()),
             cache: introspection::Cache::new(&parts),
-            usage: usage::Usage::new(&parts),
-            hourly: limits::Hourly::new(&parts),
+            usage: usage::Usage::new(Arc::clone(&parts.metrics)),
+            hourly: limits::Hourly::new(parts.clock.clone()),
             parts,
         }
     }

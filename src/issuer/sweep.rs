@@ -48,6 +48,20 @@ impl Table {
         Self::Grants,
         Self::Keys,
     ];
+
+    /// Its name in metrics.
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Proofs => "proofs",
+            Self::Requests => "requests",
+            Self::Codes => "codes",
+            Self::Successors => "successors",
+            Self::Tokens => "tokens",
+            Self::Devices => "devices",
+            Self::Grants => "grants",
+            Self::Keys => "keys",
+        }
+    }
 }
 
 impl Issuer {
@@ -65,6 +79,7 @@ impl Issuer {
             let (rows, ended) = self.sweep_table(table, now, limit).await;
             if rows > 0 {
                 tracing::info!(?table, rows, "deleted what was needed no longer");
+                self.parts.metrics.issued_swept(table.name(), rows);
             }
             swept += rows;
             outcome = outcome.and(ended);

@@ -1,22 +1,29 @@
 //! How clients use us: counted in memory, stored every few seconds.
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::{Issuer, Parts};
+use super::Issuer;
 use crate::error::Error;
 use crate::model::{ClientUsage, OauthClient, Timestamp};
 use crate::store::{self, Tx};
+use crate::telemetry::Metrics;
 
 /// Whose use it is: the client's id, and its tenant.
 type Client = (String, String);
 
 /// What is not stored yet. Sorted by client, so that two replicas can't lock each other out.
-pub(super) struct Usage(Mutex<BTreeMap<Client, ClientUsage>>);
+pub(super) struct Usage {
+    counted: Mutex<BTreeMap<Client, ClientUsage>>,
+    metrics: Arc<Metrics>,
+}
 
 impl Usage {
-    pub(super) fn new(_parts: &Parts) -> Self {
-        Self(Mutex::default())
+    pub(super) fn new(metrics: Arc<Metrics>) -> Self {
+        Self {
+            counted: Mutex::default(),
+            metrics,
+        }
     }
 
     /// A consent led to a code, or let a device in. Call it after the commit.
@@ -26,6 +33,7 @@ impl Usage {
 
     /// The client was given an access token. Call it after the commit.
     pub(super) fn token(&self, client: &OauthClient, now: Timestamp) {
+        self.metrics.token_issued();
         self.change(client, |usage| {
             usage.tokens += 1;
             usage.last_used_at = usage.last_used_at.max(Some(now));
@@ -53,7 +61,7 @@ impl Usage {
     }
 
     fn all(&self) -> MutexGuard<'_, BTreeMap<Client, ClientUsage>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.counted.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -83,7 +91,7 @@ mod tests {
 
     #[test]
     fn what_could_not_be_stored_is_counted_again() {
-        let usage = Usage(Mutex::default());
+        let usage = Usage::new(Arc::new(Metrics::disabled()));
         let key = || ("client_1".to_owned(), "default".to_owned());
         let at = |micros| Some(Timestamp::from_micros(micros));
         let counted = |tokens, micros| ClientUsage {

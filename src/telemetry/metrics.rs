@@ -39,11 +39,16 @@ struct Instruments {
     rate_limited: Counter<u64>,
     refresh_attempts: Counter<u64>,
     refresh_duration: Histogram<f64>,
+    tokens_issued: Counter<u64>,
+    issued_swept: Counter<u64>,
     events_numbered: Counter<u64>,
     events_watchers: UpDownCounter<i64>,
     cache_entries: Gauge<u64>,
     connection_wait: Histogram<f64>,
     connection_timeouts: Counter<u64>,
+    jobs_moved: Counter<u64>,
+    jobs_rescued: Counter<u64>,
+    claim_duration: Histogram<f64>,
 }
 
 impl Metrics {
@@ -168,6 +173,23 @@ impl Metrics {
             .record(duration.as_secs_f64(), &attributes);
     }
 
+    /// Our authorisation server has issued an access token: `tokenbroker.issuer.tokens`.
+    pub fn token_issued(&self) {
+        if let Some(instruments) = &self.0 {
+            instruments.tokens_issued.add(1, &[]);
+        }
+    }
+
+    /// What our authorisation server needs no longer was deleted: `tokenbroker.issuer.swept`, in rows of
+    /// a table (`tokens`, `codes`, `grants`, …).
+    pub fn issued_swept(&self, table: &'static str, rows: usize) {
+        if let Some(instruments) = &self.0 {
+            let attributes = [KeyValue::new("table", table)];
+            let rows = u64::try_from(rows).unwrap_or(u64::MAX);
+            instruments.issued_swept.add(rows, &attributes);
+        }
+    }
+
     /// The relay has numbered `count` events: `tokenbroker.events.numbered`.
     pub fn events_numbered(&self, count: u64) {
         if let Some(instruments) = &self.0 {
@@ -193,6 +215,30 @@ impl Metrics {
     pub fn cache_holds(&self, entries: u64) {
         if let Some(instruments) = &self.0 {
             instruments.cache_entries.record(entries, &[]);
+        }
+    }
+
+    /// `count` jobs came into a state: `tokenbroker.jobs.moved`.
+    pub fn job_moved(&self, state: &'static str, count: u64) {
+        if let Some(instruments) = &self.0 {
+            let attributes = [KeyValue::new("state", state)];
+            instruments.jobs_moved.add(count, &attributes);
+        }
+    }
+
+    /// `count` jobs were taken from workers that were lost: `tokenbroker.jobs.rescued`.
+    pub fn jobs_rescued(&self, count: u64) {
+        if let Some(instruments) = &self.0 {
+            instruments.jobs_rescued.add(count, &[]);
+        }
+    }
+
+    /// A claim of jobs has ended, with its wait: `tokenbroker.jobs.claim.duration`.
+    pub fn claim_waited(&self, duration: Duration) {
+        if let Some(instruments) = &self.0 {
+            instruments
+                .claim_duration
+                .record(duration.as_secs_f64(), &[]);
         }
     }
 
@@ -271,6 +317,16 @@ impl Instruments {
                 "Duration of refreshes, from the lease to the commit",
                 ADVISED.to_vec(),
             ),
+            tokens_issued: count(
+                "tokenbroker.issuer.tokens",
+                "{token}",
+                "Access tokens that our authorisation server issued",
+            ),
+            issued_swept: count(
+                "tokenbroker.issuer.swept",
+                "{row}",
+                "Rows of our authorisation server that were deleted, by table",
+            ),
             events_numbered: count(
                 "tokenbroker.events.numbered",
                 "{event}",
@@ -295,6 +351,21 @@ impl Instruments {
                 "db.client.connection.timeouts",
                 "{timeout}",
                 "Connections that the pool could not give in time",
+            ),
+            jobs_moved: count(
+                "tokenbroker.jobs.moved",
+                "{job}",
+                "Jobs that came into a state, by state",
+            ),
+            jobs_rescued: count(
+                "tokenbroker.jobs.rescued",
+                "{job}",
+                "Jobs taken from workers that were lost",
+            ),
+            claim_duration: seconds(
+                "tokenbroker.jobs.claim.duration",
+                "Duration of claims of jobs, with their wait",
+                [ADVISED.as_slice(), &[30.0, 60.0]].concat(),
             ),
         }
     }
@@ -324,11 +395,16 @@ mod tests {
         metrics.access_token_served("cache");
         metrics.rate_limited("requests_per_second");
         metrics.refreshed("refreshed", "due", "github", moment);
+        metrics.token_issued();
+        metrics.issued_swept("tokens", 3);
         metrics.events_numbered(3);
         metrics.watcher_joined();
         metrics.watcher_left();
         metrics.cache_holds(7);
         metrics.connection_obtained("writer", moment);
         metrics.connection_timed_out("writer");
+        metrics.job_moved("pending", 2);
+        metrics.jobs_rescued(1);
+        metrics.claim_waited(moment);
     }
 }
