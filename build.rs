@@ -5,25 +5,31 @@ use std::path::PathBuf;
 
 use prost::Message;
 
-const PROTOS: [&str; 4] = [
+const PROTOS: [&str; 5] = [
     "tokenbroker/v1/administration.proto",
     "tokenbroker/v1/authorization_server.proto",
+    "tokenbroker/v1/automation_jobs.proto",
     "tokenbroker/v1/client_registry.proto",
     "tokenbroker/v1/token_broker.proto",
 ];
 
 /// Messages with a secret field: their generated `Debug` would print it. `src/pb.rs` gives them one
 /// that does not, and fails to compile when a name is missing there.
-const SECRET_MESSAGES: [&str; 37] = [
+const SECRET_MESSAGES: [&str; 45] = [
     "AccessToken",
+    "AccountCredentials",
     "AuthorizationCodeGrant",
+    "ClaimJobsResponse",
+    "ClaimedJob",
     "ClientCredentials",
     "CompleteAuthorizationRequest",
     "ConfirmAuthorizationRequest",
     "ConnectedAccount",
+    "CreateAccountRequest",
     "CreateApiKeyResponse",
     "CreateAppRequest",
     "CreateClientResponse",
+    "CreateJobResponse",
     "CreateSessionRequest",
     "CreateSessionResponse",
     "CreateUserRequest",
@@ -32,6 +38,7 @@ const SECRET_MESSAGES: [&str; 37] = [
     "ExchangeTokenRequest",
     "ExchangeTokenResponse",
     "ExportPersonResponse",
+    "GetJobCredentialsResponse",
     "GetUserInfoRequest",
     "ImportedApiKey",
     "ImportedOAuth1",
@@ -42,10 +49,12 @@ const SECRET_MESSAGES: [&str; 37] = [
     "RefreshSessionRequest",
     "RefreshSessionResponse",
     "RefreshTokenGrant",
+    "RetryJobResponse",
     "RevokeTokenRequest",
     "RotateApiKeyResponse",
     "RotateAppSecretRequest",
     "RotateClientSecretResponse",
+    "SetCredentialsRequest",
     "SetPasswordRequest",
     "StartAuthorizationResponse",
     "StartDeviceAuthorizationRequest",

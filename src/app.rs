@@ -17,6 +17,7 @@ use crate::access::jwt::Jwts;
 use crate::access::limits::{Addresses, Limits};
 use crate::access::throttle::Throttle;
 use crate::access::{ApiKeys, Callers, Sessions, Users, sessions};
+use crate::automation::{self, Automation};
 use crate::bootstrap::{self, FirstKey, StartError};
 use crate::broker::events::Listener;
 use crate::broker::journal::Journal;
@@ -26,6 +27,7 @@ use crate::config::Config;
 use crate::freshness::Freshness;
 use crate::grpc::administration;
 use crate::grpc::authorization_server::AuthorizationServerService;
+use crate::grpc::automation_jobs;
 use crate::grpc::client_registry::ClientRegistryService;
 use crate::grpc::gate::Gate;
 use crate::grpc::streams::Streams;
@@ -199,11 +201,22 @@ pub async fn start(config: Config, clock: Clock) -> Result<Running, StartError> 
         poke: Arc::clone(&poke),
         metrics: Arc::clone(&metrics),
     }));
+    let automation = Arc::new(Automation::new(automation::Parts {
+        store: store.clone(),
+        keyring: keyring.clone(),
+        clock: clock.clone(),
+        config: config.automation.clone(),
+        poke: Arc::clone(&poke),
+        metrics: Arc::clone(&metrics),
+        stopping: stopping.clone(),
+    }));
     let syncs = Arc::new(Syncs::new(store.clone(), keyring, clock.clone()));
     let heard = Arc::clone(&cache);
     let forget: Listener = Box::new(move |event| heard.hear(event));
     let heard = Arc::clone(&issuer);
     let forget_issued: Listener = Box::new(move |event| heard.forget(event));
+    let heard = Arc::clone(&automation);
+    let hear_of_jobs: Listener = Box::new(move |event| heard.hear(event));
     let hub = Arc::new(Hub::new(
         store.clone(),
         config.events.clone(),
@@ -211,7 +224,7 @@ pub async fn start(config: Config, clock: Clock) -> Result<Running, StartError> 
         Arc::clone(&poke),
         Arc::clone(&callers),
         Arc::clone(&metrics),
-        vec![forget, forget_issued],
+        vec![forget, forget_issued, hear_of_jobs],
         stopping.clone(),
     ));
 
@@ -244,6 +257,7 @@ pub async fn start(config: Config, clock: Clock) -> Result<Running, StartError> 
         schedule,
         authorizations: Arc::clone(&authorizations),
         issuer: Arc::clone(&issuer),
+        automation: Arc::clone(&automation),
         retention,
         cache: Arc::clone(&cache),
         callers: Arc::clone(&callers),
@@ -269,6 +283,16 @@ pub async fn start(config: Config, clock: Clock) -> Result<Running, StartError> 
             &config.web.trusted_proxies,
         ),
         authorization_server: AuthorizationServerService::new(Arc::clone(&issuer), tasks.clone()),
+        automation_jobs: automation_jobs::Context {
+            automation,
+            authorizations: Arc::clone(&authorizations),
+            registry: Arc::clone(&registry),
+            hub: Arc::clone(&hub),
+            streams: streams.clone(),
+            clock: clock.clone(),
+            tasks: tasks.clone(),
+            authorization_ttl: config.automation.authorization_ttl,
+        },
         client_registry: ClientRegistryService::new(Arc::clone(&registry), tasks.clone()),
         administration: administration::Context {
             callers: Arc::clone(&callers),

@@ -47,6 +47,14 @@ pub enum Resource {
     AuthorizationRequest,
     /// What a person gave a client.
     IssuedGrant,
+    /// An account that is connected by browser automation.
+    Account,
+    /// A browser profile.
+    Profile,
+    /// A job.
+    Job,
+    /// A batch of jobs.
+    Batch,
 }
 
 impl Resource {
@@ -63,6 +71,10 @@ impl Resource {
             Self::Client => "client",
             Self::AuthorizationRequest => "authorization request",
             Self::IssuedGrant => "grant",
+            Self::Account => "account",
+            Self::Profile => "profile",
+            Self::Job => "job",
+            Self::Batch => "batch",
         }
     }
 }
@@ -112,6 +124,14 @@ pub enum Precondition {
     ClientState,
     /// The authorisation request is not in a state for this.
     AuthorizationRequestState,
+    /// The job is not in a state for this.
+    JobState,
+    /// The lease was lost: the job was handed to another worker, rescued, or is finished.
+    LeaseLost,
+    /// The account or profile has jobs that are not finished.
+    HasOpenJobs,
+    /// The account has no credentials.
+    NoCredentials,
 }
 
 impl Precondition {
@@ -139,6 +159,10 @@ impl Precondition {
             Self::NotASignInProvider => "NOT_A_SIGN_IN_PROVIDER",
             Self::ClientState => "CLIENT_STATE",
             Self::AuthorizationRequestState => "AUTHORIZATION_REQUEST_STATE",
+            Self::JobState => "JOB_STATE",
+            Self::LeaseLost => "LEASE_LOST",
+            Self::HasOpenJobs => "HAS_OPEN_JOBS",
+            Self::NoCredentials => "NO_CREDENTIALS",
         }
     }
 }

@@ -16,6 +16,7 @@ pub mod oauth;
 pub mod store;
 
 pub mod access;
+pub mod automation;
 pub mod broker;
 pub mod issuer;
 pub mod maintenance;

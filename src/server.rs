@@ -23,12 +23,14 @@ use crate::bootstrap::StartError;
 use crate::config::Config;
 use crate::grpc::administration;
 use crate::grpc::authorization_server::AuthorizationServerService;
+use crate::grpc::automation_jobs;
 use crate::grpc::client_registry::ClientRegistryService;
 use crate::grpc::gate::Gate;
 use crate::grpc::token_broker::Context;
 use crate::pb;
 use crate::pb::administration_server::AdministrationServer;
 use crate::pb::authorization_server_server::AuthorizationServerServer;
+use crate::pb::automation_jobs_server::AutomationJobsServer;
 use crate::pb::client_registry_server::ClientRegistryServer;
 use crate::pb::token_broker_server::TokenBrokerServer;
 
@@ -42,6 +44,8 @@ pub struct Services {
     pub administration: administration::Context,
     /// AuthorizationServer.
     pub authorization_server: AuthorizationServerService,
+    /// AutomationJobs.
+    pub automation_jobs: automation_jobs::Context,
     /// Before them all.
     pub gate: Gate,
     /// The browser edge.
@@ -130,6 +134,9 @@ pub fn serve(
         .add_service(
             AuthorizationServerServer::new(services.authorization_server)
                 .max_decoding_message_size(most),
+        )
+        .add_service(
+            AutomationJobsServer::new(services.automation_jobs).max_decoding_message_size(most),
         );
     let tls = tls.map(Arc::new);
     if let Some(tls) = tls.clone() {
@@ -205,12 +212,13 @@ fn reflected() -> tonic_reflection::server::Builder<'static> {
 }
 
 /// The services that health is told of; the empty name is the whole server.
-const SERVICES: [&str; 5] = [
+const SERVICES: [&str; 6] = [
     "",
     "tokenbroker.v1.TokenBroker",
     "tokenbroker.v1.ClientRegistry",
     "tokenbroker.v1.Administration",
     "tokenbroker.v1.AuthorizationServer",
+    "tokenbroker.v1.AutomationJobs",
 ];
 
 impl Listening {

@@ -8,6 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::access::Callers;
 use crate::access::audit::{Reads, Refusals, Trail};
+use crate::automation::Automation;
 use crate::broker::cache::Taken;
 use crate::broker::{Authorizations, Schedule, TokenCache};
 use crate::clock::Clock;
@@ -39,6 +40,8 @@ pub struct Workers {
     pub authorizations: Arc<Authorizations>,
     /// Our own authorisation server: what lapsed, keys that are due, uses counted in memory.
     pub issuer: Arc<Issuer>,
+    /// Jobs whose time has come, or whose worker was lost.
+    pub automation: Arc<Automation>,
     /// Logs to prune.
     pub retention: Arc<Retention>,
     /// Uses counted in memory.
@@ -64,6 +67,7 @@ impl Workers {
             schedule,
             authorizations,
             issuer,
+            automation,
             retention,
             cache,
             callers,
@@ -72,6 +76,11 @@ impl Workers {
             metrics,
             tasks,
         } = self;
+        tend_what_is_heard(&tasks, stop, Arc::clone(&automation));
+        every(&tasks, stop, config.automation.scan_interval, move || {
+            let automation = Arc::clone(&automation);
+            async move { automation.tend().await.map(drop) }
+        });
         let growing = Arc::clone(&trail);
         every(&tasks, stop, CHAIN_INTERVAL, move || {
             let trail = Arc::clone(&growing);
@@ -204,6 +213,22 @@ impl Tallies {
         let reads = self.reads.flush(counted).await;
         both(self.refusals.flush(all).await, reads)
     }
+}
+
+/// Looks after jobs as soon as something is heard of them: scans alone would let a callback wait.
+fn tend_what_is_heard(tasks: &Tasks, stop: &CancellationToken, automation: Arc<Automation>) {
+    let stop = stop.clone();
+    tasks.spawn(async move {
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = automation.tend_soon() => {}
+            }
+            if let Err(error) = automation.tend_heard().await {
+                crate::error::log(&error);
+            }
+        }
+    });
 }
 
 /// Runs `round` again and again, with pauses of `interval` give or take a tenth. An error is

@@ -64,11 +64,21 @@ pub enum Permission {
     ReadGrants,
     /// Take back what people gave to OAuth clients.
     RevokeGrants,
+    /// Read automated accounts and browser profiles.
+    ReadAccounts,
+    /// Make, change and delete automated accounts and browser profiles; set their credentials.
+    WriteAccounts,
+    /// Read and follow jobs and batches.
+    ReadJobs,
+    /// Ask for jobs and batches, call them off, begin them again, purge them.
+    WriteJobs,
+    /// Claim jobs and work on them; receive their links and their accounts' credentials.
+    WorkJobs,
 }
 
 impl Permission {
     /// Every permission.
-    pub const ALL: [Self; 27] = [
+    pub const ALL: [Self; 32] = [
         Self::Authorize,
         Self::AuthorizeLinkOnly,
         Self::ReadConnections,
@@ -96,6 +106,11 @@ impl Permission {
         Self::IntrospectTokens,
         Self::ReadGrants,
         Self::RevokeGrants,
+        Self::ReadAccounts,
+        Self::WriteAccounts,
+        Self::ReadJobs,
+        Self::WriteJobs,
+        Self::WorkJobs,
     ];
 
     /// Its name, as errors and documentation have it.
@@ -128,6 +143,11 @@ impl Permission {
             Self::IntrospectTokens => "issuer.introspect",
             Self::ReadGrants => "grants.read",
             Self::RevokeGrants => "grants.revoke",
+            Self::ReadAccounts => "accounts.read",
+            Self::WriteAccounts => "accounts.write",
+            Self::ReadJobs => "jobs.read",
+            Self::WriteJobs => "jobs.write",
+            Self::WorkJobs => "jobs.work",
         }
     }
 }
@@ -154,6 +174,10 @@ pub const fn permissions(role: Role) -> &'static [Permission] {
             P::ReadApiKeys,
             P::ReadGrants,
             P::RevokeGrants,
+            P::ReadAccounts,
+            P::WriteAccounts,
+            P::ReadJobs,
+            P::WriteJobs,
         ],
         Role::Auditor => &[P::ReadAudit],
         Role::Consumer => &[
@@ -166,9 +190,10 @@ pub const fn permissions(role: Role) -> &'static [Permission] {
             P::ReadEvents,
             P::ReadRegistry,
             P::IntrospectTokens,
+            P::ReadJobs,
+            P::WriteJobs,
         ],
-        // Automation jobs bring their own permissions; nothing here is a worker's.
-        Role::Worker => &[],
+        Role::Worker => &[P::ReadJobs, P::WorkJobs],
         Role::IssuerUi => &[
             P::SignOthersIn,
             P::ExchangeTokens,

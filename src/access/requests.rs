@@ -48,6 +48,11 @@ pub enum Outcome<T> {
     Before(Replayed),
 }
 
+/// What names a request among others, from bytes that are the same whenever it is.
+pub fn fingerprint(message: &[u8]) -> [u8; 32] {
+    digest::sha256(message)
+}
+
 impl<'a> Once<'a> {
     /// `None` for an empty request id: such a call is not remembered.
     ///
@@ -64,7 +69,7 @@ impl<'a> Once<'a> {
             tenant,
             rpc,
             request_id,
-            fingerprint: digest::sha256(message),
+            fingerprint: fingerprint(message),
         })
     }
 
@@ -229,6 +234,7 @@ fn no_longer_kept(resource_id: String) -> Error {
         (IdKind::Client, Resource::Client),
         (IdKind::Connection, Resource::Connection),
         (IdKind::Session, Resource::Session),
+        (IdKind::Job, Resource::Job),
         (IdKind::User, Resource::User),
     ];
     let resource = kinds

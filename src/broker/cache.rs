@@ -384,7 +384,19 @@ impl TokenCache {
             | EventKind::Updated
             | EventKind::ApiKeyChanged
             | EventKind::SessionsEnded
-            | EventKind::IssuedEnded => {}
+            | EventKind::IssuedEnded
+            | EventKind::AuthorizationEnded
+            | EventKind::JobScheduled
+            | EventKind::JobPending
+            | EventKind::JobRunning
+            | EventKind::JobProgressed
+            | EventKind::JobRetryable
+            | EventKind::JobSnoozed
+            | EventKind::JobCompleted
+            | EventKind::JobFailed
+            | EventKind::JobCancelled
+            | EventKind::JobCancelRequested
+            | EventKind::BatchFinished => {}
         }
     }
 

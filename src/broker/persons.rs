@@ -177,11 +177,13 @@ impl Persons {
                 let ended = NewEvent::internal(EventKind::IssuedEnded, tenant, user_id, now);
                 store::events::append(&mut tx, &ended).await?;
             }
-            let reduced = if owns {
-                store::persons::reduce_attempts(&mut tx, tenant, &person.owner).await?
-            } else {
-                0
-            };
+            let mut reduced = 0;
+            if owns {
+                let owner = &person.owner;
+                store::automation::accounts::forget_credentials(&mut tx, tenant, owner, now)
+                    .await?;
+                reduced = store::persons::reduce_attempts(&mut tx, tenant, owner).await?;
+            }
             let mut entry = entry(Action::PersonErased, caller, person).detail("step", "begun");
             if owns {
                 // Verification takes nobody else's entries for theirs.

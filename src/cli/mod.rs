@@ -12,6 +12,8 @@ mod person;
 mod serve;
 mod user;
 mod version;
+mod wire;
+mod work;
 
 use std::fmt::Write as _;
 use std::io::{self, Write as _};
@@ -34,6 +36,7 @@ Examples:
   tokenbroker check-config                             every fault of the configuration at once
   tokenbroker migrate up                               PostgreSQL: before the new version starts
   tokenbroker api-key create --name billing --role consumer
+  tokenbroker work --exec ./sign-in.py                 a command for each automation job
 
 Configuration, later ones winning key by key: the built-in defaults, the file named by --config or
 else by TOKENBROKER_CONFIG, and variables such as TOKENBROKER__GRPC__LISTEN=127.0.0.1:7480.
@@ -76,6 +79,8 @@ enum Command {
     Person(person::Person),
     /// Make, list and change users, who sign in with a password or through a provider
     User(user::User),
+    /// Claim automation jobs and run a command for each
+    Work(work::Work),
     /// Print the version
     Version(version::Version),
 }
@@ -137,6 +142,7 @@ impl Cli {
         let outcome = match self.command {
             Command::Version(command) => command.run(),
             Command::Demo(command) => Box::pin(command.run()).await,
+            Command::Work(command) => Box::pin(command.run()).await,
             command => match Config::load(sources) {
                 Err(faults) => Err(StartError::Config(faults).into()),
                 Ok(config) => match command {
@@ -149,6 +155,7 @@ impl Cli {
                     Command::User(command) => command.run(config).await,
                     Command::Version(command) => command.run(),
                     Command::Demo(command) => Box::pin(command.run()).await,
+                    Command::Work(command) => Box::pin(command.run()).await,
                 },
             },
         };

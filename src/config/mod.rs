@@ -9,6 +9,7 @@ mod access;
 mod apps;
 mod audit;
 mod authorizations;
+mod automation;
 mod backup;
 mod cache;
 mod database;
@@ -44,6 +45,7 @@ pub use access::{
 pub use apps::DeclaredApp;
 pub use audit::{Audit, TokenReads};
 pub use authorizations::Authorizations;
+pub use automation::Automation;
 pub use backup::Backup;
 pub use cache::Cache;
 pub use database::{Database, Engine, TlsMode};
@@ -100,6 +102,8 @@ pub struct Config {
     pub events: Events,
     /// Authorisations in progress.
     pub authorizations: Authorizations,
+    /// Jobs of browser automation.
+    pub automation: Automation,
     /// What hashing a password costs, and the brake on failed sign-ins.
     pub passwords: Passwords,
     /// Sessions of users.
@@ -185,6 +189,7 @@ impl Config {
         let refresh = Refresh::read(reader);
         let events = Events::read(reader);
         let authorizations = Authorizations::read(reader);
+        let automation = Automation::read(reader);
         let passwords = Passwords::read(reader);
         let sessions = Sessions::read(reader);
         let providers = Providers::read(reader);
@@ -243,6 +248,7 @@ impl Config {
             refresh,
             events,
             authorizations,
+            automation,
             sessions,
             passwords,
             providers,

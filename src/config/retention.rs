@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::reader::Reader;
-use super::{DAY, MINUTE};
+use super::{DAY, HOUR, MINUTE};
 
 /// How long history is kept.
 #[derive(Clone, Debug)]
@@ -18,6 +18,10 @@ pub struct Retention {
     pub deleted_users: Duration,
     /// How long OAuth clients are kept after they were deleted.
     pub deleted_clients: Duration,
+    /// How long jobs and batches are kept after they were completed or cancelled.
+    pub jobs: Duration,
+    /// How long jobs that failed are kept, with their batches.
+    pub dead_letters: Duration,
     /// How often what is too old is deleted.
     pub sweep_interval: Duration,
     /// The most rows deleted in one transaction.
@@ -32,6 +36,8 @@ impl Retention {
             sessions: reader.duration("retention.sessions", DAY..=3_650 * DAY),
             deleted_users: reader.duration("retention.deleted_users", DAY..=3_650 * DAY),
             deleted_clients: reader.duration("retention.deleted_clients", DAY..=3_650 * DAY),
+            jobs: reader.duration("retention.jobs", HOUR..=3_650 * DAY),
+            dead_letters: reader.duration("retention.dead_letters", HOUR..=3_650 * DAY),
             sweep_interval: reader.duration("retention.sweep_interval", MINUTE..=DAY),
             // SQLite binds at most 32,766 values in a statement.
             batch: reader.integer("retention.batch", 1..=10_000),

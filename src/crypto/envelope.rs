@@ -59,11 +59,19 @@ pub enum Purpose {
     IssuedSuccessor,
     /// A key that our tokens are signed with.
     IssuerKey,
+    /// The secret of an automated account's own OAuth client.
+    AccountClientSecret,
+    /// The password of an automated account.
+    AccountPassword,
+    /// What an automated account's one-time codes are made of.
+    AccountTotpSecret,
+    /// The link of a job's authorisation.
+    JobConnectUrl,
 }
 
 impl Purpose {
     /// Every purpose, in the order of the enum.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 20] = [
         Self::AppClientSecret,
         Self::AppPreviousSecret,
         Self::GrantAccessToken,
@@ -80,6 +88,10 @@ impl Purpose {
         Self::ClientWebhookSecret,
         Self::IssuedSuccessor,
         Self::IssuerKey,
+        Self::AccountClientSecret,
+        Self::AccountPassword,
+        Self::AccountTotpSecret,
+        Self::JobConnectUrl,
     ];
 
     /// The frozen label that the seal covers.
@@ -101,6 +113,10 @@ impl Purpose {
             Self::ClientWebhookSecret => "client.webhook_secret",
             Self::IssuedSuccessor => "issued.successor",
             Self::IssuerKey => "issuer.key",
+            Self::AccountClientSecret => "account.client_secret",
+            Self::AccountPassword => "account.password",
+            Self::AccountTotpSecret => "account.totp_secret",
+            Self::JobConnectUrl => "job.connect_url",
         }
     }
 }
@@ -227,7 +243,8 @@ mod tests {
             "app.client_secret app.previous_secret grant.access_token grant.refresh_token \
              grant.id_token grant.api_key grant.oauth1_secret authorization.verifier \
              authorization.tokens authorization.nonce refresh_journal idempotent_response \
-             provider.headers client.webhook_secret issued.successor issuer.key"
+             provider.headers client.webhook_secret issued.successor issuer.key \
+             account.client_secret account.password account.totp_secret job.connect_url"
         );
         assert_eq!(labels.iter().collect::<HashSet<_>>().len(), labels.len());
     }

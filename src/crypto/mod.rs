@@ -14,6 +14,7 @@ pub mod password;
 pub mod private_file;
 pub mod random;
 pub mod signing;
+pub mod totp;
 
 pub use envelope::{Context, Purpose};
 pub use error::{Error, KeyFileFault};

@@ -117,6 +117,7 @@ fn new_authorization(
         redirect_uri: request.redirect_uri,
         parameters,
         refresh_policy,
+        ttl: None,
     })
 }
 

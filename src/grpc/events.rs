@@ -25,7 +25,7 @@ use crate::pb;
 const APPS_MAX: usize = 100;
 const FILTER_MAX: usize = 1_000;
 /// Longest cursor, in characters.
-const CURSOR_MAX: usize = 256;
+pub(super) const CURSOR_MAX: usize = 256;
 
 type EventStream = Pin<Box<dyn Stream<Item = Result<pb::WatchTokenEventsResponse, Status>> + Send>>;
 
@@ -67,7 +67,7 @@ pub(super) async fn watch(
                 .await
         })
         .await?;
-    let filter = WatchFilter {
+    let filter = WatchFilter::Tokens {
         apps,
         owners: request.owners.into_iter().collect(),
         connections: request.connection_ids.into_iter().collect(),
@@ -95,7 +95,13 @@ pub(super) async fn watch(
     Ok(Response::new(Box::pin(streams::holding(place, stream))))
 }
 
-fn names(fields: &mut Fields, field: &str, values: &[String], most: usize, longest: usize) {
+pub(super) fn names(
+    fields: &mut Fields,
+    field: &str,
+    values: &[String],
+    most: usize,
+    longest: usize,
+) {
     fields.check(
         values.len() <= most,
         field,
@@ -164,12 +170,24 @@ const fn wire_kind(kind: EventKind) -> pb::TokenEventType {
         EventKind::Deleted => pb::TokenEventType::Deleted,
         EventKind::Expiring => pb::TokenEventType::Expiring,
         EventKind::Updated => pb::TokenEventType::Updated,
-        // Never delivered: they only tell caches what to forget.
+        // Never delivered: they are of another topic.
         EventKind::AppChanged
         | EventKind::ProviderChanged
         | EventKind::ApiKeyChanged
         | EventKind::SessionsEnded
-        | EventKind::IssuedEnded => pb::TokenEventType::Unspecified,
+        | EventKind::IssuedEnded
+        | EventKind::AuthorizationEnded
+        | EventKind::JobScheduled
+        | EventKind::JobPending
+        | EventKind::JobRunning
+        | EventKind::JobProgressed
+        | EventKind::JobRetryable
+        | EventKind::JobSnoozed
+        | EventKind::JobCompleted
+        | EventKind::JobFailed
+        | EventKind::JobCancelled
+        | EventKind::JobCancelRequested
+        | EventKind::BatchFinished => pb::TokenEventType::Unspecified,
     }
 }
 
@@ -230,6 +248,7 @@ pub(super) async fn list(
                 owner: request.owner,
                 apps: principal.constraints.apps.clone(),
                 providers: principal.constraints.providers.clone(),
+                jobs: false,
             };
             if !filter.owner.is_empty() && !principal.allows_owner(&filter.owner) {
                 return Err(Error::PermissionDenied(Permission::ReadEvents.name()));

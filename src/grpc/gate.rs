@@ -30,6 +30,12 @@ static BY_PATH: LazyLock<HashMap<&'static str, Rule>> =
 /// Longest credentials that are looked at, in bytes.
 const CREDENTIALS_MAX: usize = 8 * 1_024;
 
+/// What waits for something to come up, as its caller asks: our own deadline begins behind that.
+const WAITS: &str = "/tokenbroker.v1.AutomationJobs/ClaimJobs";
+
+/// The longest wait that a caller may ask for.
+pub(super) const WAIT_MAX: Duration = Duration::from_secs(60);
+
 /// Goes with an answer in parts, such as a batch's: how many of them say that the caller may not.
 #[derive(Clone, Copy)]
 pub(super) struct DeniedParts(pub usize);
@@ -207,7 +213,9 @@ impl Gate {
     where
         S: Service<Request<Body>, Response = Response<Body>>,
     {
-        let timeout = deadline(&request, self.timeout);
+        let waits = request.uri().path() == WAITS;
+        let ours = self.timeout + if waits { WAIT_MAX } else { Duration::ZERO };
+        let timeout = patience(request.headers()).map_or(ours, |theirs| theirs.min(ours));
         let mut answering = std::pin::pin!(inner.call(request));
         // What is answered from memory is ready at once: no timer is set for it.
         let once = std::future::poll_fn(|cx| Poll::Ready(answering.as_mut().poll(cx)));
@@ -352,14 +360,10 @@ fn bearer(text: &str) -> Option<&str> {
         .then(|| key.trim_start_matches(' '))
 }
 
-/// The caller's own deadline (`grpc-timeout`) when it is shorter than ours.
-fn deadline(request: &Request<Body>, ours: Duration) -> Duration {
-    request
-        .headers()
-        .get("grpc-timeout")
-        .and_then(|value| value.to_str().ok())
-        .and_then(grpc_timeout)
-        .map_or(ours, |theirs| theirs.min(ours))
+/// The caller's own deadline (`grpc-timeout`).
+pub(super) fn patience(headers: &HeaderMap) -> Option<Duration> {
+    let value = headers.get("grpc-timeout")?;
+    grpc_timeout(value.to_str().ok()?)
 }
 
 fn grpc_timeout(text: &str) -> Option<Duration> {

@@ -4,6 +4,7 @@
 pub mod administration;
 pub mod authorization_server;
 mod authorizations;
+pub mod automation_jobs;
 pub mod caller;
 pub mod client_registry;
 mod clients;

@@ -69,6 +69,10 @@ pub fn wire(error: &Error) -> Wire {
                 Resource::Client => "CLIENT_NOT_FOUND",
                 Resource::AuthorizationRequest => "AUTHORIZATION_REQUEST_NOT_FOUND",
                 Resource::IssuedGrant => "GRANT_NOT_FOUND",
+                Resource::Account => "ACCOUNT_NOT_FOUND",
+                Resource::Profile => "PROFILE_NOT_FOUND",
+                Resource::Job => "JOB_NOT_FOUND",
+                Resource::Batch => "BATCH_NOT_FOUND",
             };
             (Code::NotFound, reason)
         }

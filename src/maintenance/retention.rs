@@ -1,5 +1,6 @@
 //! Deleting what is too old: refresh attempts, synchronisations, answered requests, sessions, deleted
-//! users, OAuth clients and their secrets, counts of failed sign-ins, events, the audit trail.
+//! users, OAuth clients and their secrets, counts of failed sign-ins, jobs and batches, events, the audit
+//! trail.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -48,6 +49,12 @@ pub struct Swept {
     pub client_secrets: usize,
     /// Counts of failed sign-ins.
     pub sign_in_failures: usize,
+    /// Jobs that were completed or called off.
+    pub jobs: usize,
+    /// Jobs that failed.
+    pub dead_letters: usize,
+    /// Batches, and their jobs.
+    pub batches: usize,
     /// Events.
     pub events: usize,
     /// Entries of the audit trail.
@@ -65,6 +72,9 @@ enum Kind {
     Clients,
     ClientSecrets,
     SignInFailures,
+    Jobs,
+    DeadLetters,
+    Batches,
     Events,
 }
 
@@ -103,6 +113,9 @@ impl Retention {
             clients: self.prune(Kind::Clients, now).await?,
             client_secrets: self.prune(Kind::ClientSecrets, now).await?,
             sign_in_failures: self.prune(Kind::SignInFailures, now).await?,
+            jobs: self.prune(Kind::Jobs, now).await?,
+            dead_letters: self.prune(Kind::DeadLetters, now).await?,
+            batches: self.prune(Kind::Batches, now).await?,
             events: self.prune(Kind::Events, now).await?,
             // Last: a trail that is not as it was refuses to let anything go.
             audit_events: self.trail.trim(i64::from(self.config.batch)).await?,
@@ -117,6 +130,9 @@ impl Retention {
                 refresh_attempts = swept.refresh_attempts,
                 sync_records = swept.sync_records,
                 sessions = swept.sessions,
+                jobs = swept.jobs,
+                dead_letters = swept.dead_letters,
+                batches = swept.batches,
                 events = swept.events,
                 audit_events = swept.audit_events,
                 "deleted what was too old"
@@ -179,12 +195,30 @@ impl Retention {
                 let before = now.minus(FORGOTTEN_AFTER);
                 sign_in_failures::any_tenant_prune(&mut conn, before, limit).await
             }
+            Kind::Jobs | Kind::DeadLetters | Kind::Batches => {
+                return self.prune_jobs(kind, now, limit).await;
+            }
             Kind::Events => {
                 let before = now.minus(self.events);
                 events::trim(&self.store, before, limit).await
             }
         };
         Ok(deleted?)
+    }
+
+    /// Jobs that are of no batch, and batches with their jobs.
+    async fn prune_jobs(&self, kind: Kind, now: Timestamp, limit: i64) -> Result<usize, Error> {
+        use store::automation::{batches, jobs};
+        let done = now.minus(self.config.jobs);
+        let dead = now.minus(self.config.dead_letters);
+        transact!(self.store, |tx| {
+            let deleted = match kind {
+                Kind::Batches => batches::any_tenant_delete_old(&mut tx, done, dead, limit).await,
+                Kind::DeadLetters => jobs::any_tenant_delete_dead(&mut tx, dead, limit).await,
+                _ => jobs::any_tenant_delete_finished(&mut tx, done, limit).await,
+            };
+            Ok(deleted?)
+        })
     }
 
     /// Removes users who were deleted long enough ago. Each leaves one entry: that of the replica that

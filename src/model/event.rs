@@ -1,6 +1,8 @@
 //! What happened, for those who follow.
 
-use super::{Connection, Grant, Timestamp};
+use serde::{Deserialize, Serialize};
+
+use super::{Captcha, Connection, Grant, Job, JobState, Timestamp};
 
 /// What happened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,19 +38,89 @@ pub enum EventKind {
     /// What our authorisation server issued ended: a token, or all of a grant, a client or a user;
     /// `subject` is its id. For caches.
     IssuedEnded,
+    /// An authorisation came to its end; `subject` is its id. For the jobs that own one.
+    AuthorizationEnded,
+    /// A job's time has not come.
+    JobScheduled,
+    /// A job waits for a worker.
+    JobPending,
+    /// A worker has a job.
+    JobRunning,
+    /// A worker told how far a job has come.
+    JobProgressed,
+    /// An attempt at a job failed; another will follow.
+    JobRetryable,
+    /// A worker handed a job back for later.
+    JobSnoozed,
+    /// A job is done.
+    JobCompleted,
+    /// A job was given up.
+    JobFailed,
+    /// A job was called off.
+    JobCancelled,
+    /// Somebody called off a job that is running.
+    JobCancelRequested,
+    /// All jobs of a batch are finished.
+    BatchFinished,
+}
+
+/// Who is told of an event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Topic {
+    /// Who follows tokens.
+    Tokens,
+    /// Who follows jobs.
+    Jobs,
+    /// Only other replicas, and those who follow up in this one.
+    Internal,
 }
 
 impl EventKind {
-    /// Whether watchers are told; otherwise it only tells other replicas what to forget.
-    pub const fn is_public(self) -> bool {
-        !matches!(
-            self,
+    /// Who is told.
+    pub const fn topic(self) -> Topic {
+        match self {
+            Self::Created
+            | Self::Activated
+            | Self::Reconnected
+            | Self::Refreshed
+            | Self::RefreshFailed
+            | Self::ReauthorizationRequired
+            | Self::Revoked
+            | Self::Deleted
+            | Self::Expiring
+            | Self::Updated => Topic::Tokens,
+            Self::JobScheduled
+            | Self::JobPending
+            | Self::JobRunning
+            | Self::JobProgressed
+            | Self::JobRetryable
+            | Self::JobSnoozed
+            | Self::JobCompleted
+            | Self::JobFailed
+            | Self::JobCancelled
+            | Self::JobCancelRequested
+            | Self::BatchFinished => Topic::Jobs,
             Self::AppChanged
-                | Self::ProviderChanged
-                | Self::ApiKeyChanged
-                | Self::SessionsEnded
-                | Self::IssuedEnded
-        )
+            | Self::ProviderChanged
+            | Self::ApiKeyChanged
+            | Self::SessionsEnded
+            | Self::IssuedEnded
+            | Self::AuthorizationEnded => Topic::Internal,
+        }
+    }
+
+    /// What a job's new state is told as.
+    pub const fn of_job(state: JobState) -> Self {
+        match state {
+            JobState::Scheduled => Self::JobScheduled,
+            JobState::Pending => Self::JobPending,
+            JobState::Running => Self::JobRunning,
+            JobState::Retryable => Self::JobRetryable,
+            JobState::Snoozed => Self::JobSnoozed,
+            JobState::Completed => Self::JobCompleted,
+            JobState::Failed => Self::JobFailed,
+            JobState::Cancelled => Self::JobCancelled,
+        }
     }
 }
 
@@ -77,8 +149,30 @@ pub struct NewEvent {
     pub expires_at: Option<Timestamp>,
     /// Machine-readable cause.
     pub reason: String,
+    /// The job. Then `generation` is its attempt.
+    pub job_id: Option<String>,
+    /// The batch of the job, or the batch that it is about.
+    pub batch_id: Option<String>,
+    /// More about a job: [`JobDetail`] as JSON. None where a whole batch took the step at once.
+    pub detail: Option<serde_json::Value>,
     /// When.
     pub created_at: Timestamp,
+}
+
+/// What an event tells of a job besides its state.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct JobDetail {
+    /// The worker.
+    pub worker: String,
+    /// The step.
+    pub step: String,
+    /// How far, 0 to 100.
+    pub percent: u32,
+    /// For people: the worker's message, or why it failed.
+    pub message: String,
+    /// What it met.
+    pub captcha: Captcha,
 }
 
 /// An event that has its place in history.
@@ -124,7 +218,34 @@ impl NewEvent {
             generation: grant.generation,
             expires_at: grant.expires_at,
             reason: reason.to_owned(),
+            job_id: None,
+            batch_id: None,
+            detail: None,
             created_at: at,
+        }
+    }
+
+    /// An event of a job as it now stands.
+    pub fn of_job(kind: EventKind, job: &Job, reason: &str, at: Timestamp) -> Self {
+        let detail = JobDetail {
+            worker: job.worker.clone(),
+            step: job.progress.step.clone(),
+            percent: job.progress.percent,
+            message: match kind {
+                EventKind::JobFailed | EventKind::JobRetryable => job.failure_message.clone(),
+                _ => job.progress.message.clone(),
+            },
+            captcha: job.progress.captcha,
+        };
+        Self {
+            app_id: job.app_id.clone(),
+            provider: job.provider.clone(),
+            generation: i64::from(job.attempt),
+            reason: reason.to_owned(),
+            job_id: Some(job.id.clone()),
+            batch_id: job.batch_id.clone(),
+            detail: serde_json::to_value(detail).ok(),
+            ..Self::internal(kind, &job.tenant, &job.id, at)
         }
     }
 
@@ -142,6 +263,9 @@ impl NewEvent {
             generation: 0,
             expires_at: None,
             reason: String::new(),
+            job_id: None,
+            batch_id: None,
+            detail: None,
             created_at: at,
         }
     }

@@ -37,6 +37,14 @@ pub enum IdKind {
     IssuedToken,
     /// A device that waits for its person.
     Device,
+    /// An account that is connected by browser automation.
+    Account,
+    /// A browser profile.
+    Profile,
+    /// A piece of work for a worker.
+    Job,
+    /// Many of those; callers may give ids of their own.
+    Batch,
 }
 
 impl IdKind {
@@ -58,6 +66,10 @@ impl IdKind {
             Self::IssuedGrant => "ogrant",
             Self::IssuedToken => "itok",
             Self::Device => "dev",
+            Self::Account => "acct",
+            Self::Profile => "prof",
+            Self::Job => "job",
+            Self::Batch => "batch",
         }
     }
 

@@ -3,6 +3,7 @@
 mod app;
 mod audit;
 mod authorization;
+mod automation;
 mod caller;
 mod client;
 mod connection;
@@ -22,6 +23,10 @@ pub use authorization::{
     Authorization, AuthorizationFailure, AuthorizationIntent, AuthorizationMode,
     AuthorizationState, NotProved, ProvedAccount, Visit,
 };
+pub use automation::{
+    Account, Batch, Captcha, ExecutionMode, Job, JobCounts, JobState, Profile, Progress,
+    UniqueStates,
+};
 pub use caller::{ApiKey, Constraints, RateLimit, Role};
 pub use client::{
     ClientAuthMethod, ClientGrantType, ClientResponseType, ClientSecret, ClientSettings,
@@ -31,7 +36,7 @@ pub use connection::{
     Connection, ConnectionDetails, ConnectionState, Grant, GrantState, RefreshAttempt,
     RefreshOutcome, RefreshPolicy, RefreshTrigger, SyncRecord, SyncStatus, Usage,
 };
-pub use event::{Event, EventKind, Horizon, NewEvent};
+pub use event::{Event, EventKind, Horizon, JobDetail, NewEvent, Topic};
 pub use id::IdKind;
 pub use issuer::{
     AuthorizationCode, AuthorizationRequest, DeviceAuthorization, DeviceState, IssuedGrant,

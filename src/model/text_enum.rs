@@ -70,6 +70,30 @@ text_enum!(EventKind {
     ApiKeyChanged = "api_key_changed",
     SessionsEnded = "sessions_ended",
     IssuedEnded = "issued_ended",
+    AuthorizationEnded = "authorization_ended",
+    JobScheduled = "job_scheduled",
+    JobPending = "job_pending",
+    JobRunning = "job_running",
+    JobProgressed = "job_progressed",
+    JobRetryable = "job_retryable",
+    JobSnoozed = "job_snoozed",
+    JobCompleted = "job_completed",
+    JobFailed = "job_failed",
+    JobCancelled = "job_cancelled",
+    JobCancelRequested = "job_cancel_requested",
+    BatchFinished = "batch_finished",
+});
+text_enum!(ExecutionMode { Any = "any", Cloud = "cloud", Local = "local" });
+text_enum!(Captcha { None = "none", Detected = "detected", Resolved = "resolved" });
+text_enum!(JobState {
+    Scheduled = "scheduled",
+    Pending = "pending",
+    Running = "running",
+    Retryable = "retryable",
+    Snoozed = "snoozed",
+    Completed = "completed",
+    Failed = "failed",
+    Cancelled = "cancelled",
 });
 text_enum!(Role {
     Admin = "admin",

@@ -7,10 +7,10 @@ use diesel_async::RunQueryDsl;
 use super::columns::JsonValue;
 use super::pool::{Conn, Tx, on};
 use super::schema::{authorization_visits, authorizations};
-use super::{Error, unreadable_if_none};
+use super::{Error, events, unreadable_if_none};
 use crate::model::{
     Authorization, AuthorizationFailure, AuthorizationIntent, AuthorizationMode,
-    AuthorizationState, RefreshPolicy, Sealed, Timestamp, Visit,
+    AuthorizationState, EventKind, NewEvent, RefreshPolicy, Sealed, Timestamp, Visit,
 };
 
 /// The states that something is still to happen in.
@@ -177,7 +177,7 @@ pub async fn any_tenant_find_ticket(
 }
 
 /// Writes the authorisation if it is stored in the state `from`: the one step of its life that
-/// only one caller takes.
+/// only one caller takes. An account that was to be connected may be a job's: its end is told.
 pub async fn advance(
     tx: &mut Tx,
     authorization: &Authorization,
@@ -188,7 +188,34 @@ pub async fn advance(
         .find(&authorization.id)
         .filter(authorizations::tenant.eq(&authorization.tenant))
         .filter(authorizations::state.eq(from.as_str()));
-    Ok(on!(tx, |c| diesel::update(target).set(&row).execute(c).await)? == 1)
+    let advanced = on!(tx, |c| diesel::update(target).set(&row).execute(c).await)? == 1;
+    let ended = authorization.state.is_final();
+    if advanced && ended && authorization.intent == AuthorizationIntent::Connect {
+        let (tenant, id) = (&authorization.tenant, &authorization.id);
+        let at = authorization.updated_at;
+        let event = NewEvent::internal(EventKind::AuthorizationEnded, tenant, id, at);
+        events::append(tx, &event).await?;
+    }
+    Ok(advanced)
+}
+
+/// Ends an authorisation that still waits for consent, since the job that owns it has ended: its link
+/// is good no longer. `false` when it has got further, or is gone.
+pub async fn call_off(tx: &mut Tx, tenant: &str, id: &str, now: Timestamp) -> Result<bool, Error> {
+    let target = authorizations::table
+        .find(id)
+        .filter(authorizations::tenant.eq(tenant))
+        .filter(authorizations::state.eq(AuthorizationState::Pending.as_str()));
+    let called_off = (
+        authorizations::state.eq(AuthorizationState::Expired.as_str()),
+        authorizations::confirmation_hash.eq(None::<Vec<u8>>),
+        authorizations::updated_at.eq(now),
+    );
+    let updated = on!(tx, |c| diesel::update(target)
+        .set(called_off)
+        .execute(c)
+        .await)?;
+    Ok(updated == 1)
 }
 
 /// An owner's authorisations, newest first, up to `limit`.

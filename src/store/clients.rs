@@ -8,7 +8,7 @@ use diesel::prelude::*;
 use diesel_async::RunQueryDsl;
 
 use super::columns::JsonValue;
-use super::issuer::delete_before;
+use super::locks::delete_before;
 use super::pool::{Conn, Tx, on};
 use super::schema::{issued_grants, oauth_client_secrets, oauth_client_usage, oauth_clients};
 use super::{Error, unreadable_if_none};

@@ -2,9 +2,10 @@
 //! position.
 
 use diesel::prelude::*;
-use diesel::sql_types::BigInt;
+use diesel::sql_types::{BigInt, Bool};
 use diesel_async::{RunQueryDsl, SimpleAsyncConnection};
 
+use super::columns::JsonValue;
 use super::pool::{Conn, Options, Store, Tx, on};
 use super::postgres;
 use super::schema::{event_counter, events};
@@ -27,6 +28,9 @@ pub async fn append(tx: &mut Tx, event: &NewEvent) -> Result<(), Error> {
             events::generation.eq(event.generation),
             events::expires_at.eq(event.expires_at),
             events::reason.eq(&event.reason),
+            events::job_id.eq(&event.job_id),
+            events::batch_id.eq(&event.batch_id),
+            events::detail.eq(event.detail.as_ref().map(JsonValue::of)),
             events::created_at.eq(event.created_at),
         ))
         .execute(c)
@@ -116,6 +120,9 @@ struct EventRow {
     generation: i64,
     expires_at: Option<Timestamp>,
     reason: String,
+    job_id: Option<String>,
+    batch_id: Option<String>,
+    detail: Option<JsonValue>,
     created_at: Timestamp,
 }
 
@@ -137,6 +144,9 @@ impl TryFrom<EventRow> for Event {
                 generation: row.generation,
                 expires_at: row.expires_at,
                 reason: row.reason,
+                job_id: row.job_id,
+                batch_id: row.batch_id,
+                detail: row.detail.map(|detail| detail.0),
                 created_at: row.created_at,
             },
         })
@@ -173,6 +183,8 @@ pub struct Filter {
     pub apps: Vec<String>,
     /// Only those of these providers; what the caller is allowed.
     pub providers: Vec<String>,
+    /// What happened to jobs, rather than to connections.
+    pub jobs: bool,
 }
 
 /// One page of a tenant's events after a position.
@@ -187,7 +199,19 @@ pub async fn list(
         let mut query = events::table
             .filter(events::tenant.eq(tenant))
             .filter(events::position.gt(after))
-            .filter(events::connection_id.is_not_null())
+            .filter(
+                filter
+                    .jobs
+                    .into_sql::<Bool>()
+                    .and(
+                        events::batch_id
+                            .is_not_null()
+                            .or(events::job_id.is_not_null()),
+                    )
+                    .or((!filter.jobs)
+                        .into_sql::<Bool>()
+                        .and(events::connection_id.is_not_null())),
+            )
             .order(events::position)
             .limit(limit)
             .select(EventRow::as_select())

@@ -2,11 +2,15 @@
 
 #![allow(missing_docs, reason = "the migrations describe tables and columns")]
 
+mod automation;
 mod clients;
 mod issuer;
 
 use diesel::{allow_tables_to_appear_in_same_query, joinable, table};
 
+pub use automation::{
+    automation_accounts, automation_batches, automation_jobs, automation_profiles,
+};
 pub use clients::{oauth_client_secrets, oauth_client_usage, oauth_clients};
 pub use issuer::{
     authorization_codes, authorization_requests, device_authorizations, issued_grants,
@@ -270,7 +274,7 @@ table! {
 
 table! {
     use diesel::sql_types::{BigInt, Nullable, Text};
-    use crate::store::columns::UtcTimestamp;
+    use crate::store::columns::{Json, UtcTimestamp};
 
     events (id) {
         id -> BigInt,
@@ -288,6 +292,9 @@ table! {
         expires_at -> Nullable<UtcTimestamp>,
         reason -> Text,
         created_at -> UtcTimestamp,
+        job_id -> Nullable<Text>,
+        batch_id -> Nullable<Text>,
+        detail -> Nullable<Json>,
     }
 }
 
@@ -477,4 +484,7 @@ allow_tables_to_appear_in_same_query!(
     sessions,
     spent_refresh_tokens,
 );
+allow_tables_to_appear_in_same_query!(automation_jobs, automation_batches);
+allow_tables_to_appear_in_same_query!(automation_jobs, authorizations);
+allow_tables_to_appear_in_same_query!(automation_jobs, events);
 allow_tables_to_appear_in_same_query!(issued_tokens, issued_grants, oauth_clients, users);

@@ -118,6 +118,10 @@ fn of_precondition(precondition: Precondition) -> Words {
         Precondition::UserInactive
         | Precondition::ApiKeyEnded
         | Precondition::NotASignInProvider
+        | Precondition::JobState
+        | Precondition::LeaseLost
+        | Precondition::HasOpenJobs
+        | Precondition::NoCredentials
         | Precondition::ClientState
         | Precondition::AppInUse
         | Precondition::ConnectionPending

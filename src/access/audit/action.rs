@@ -115,6 +115,40 @@ pub enum Action {
     IssuedTokenRevoked,
     /// What a person gave an OAuth client was revoked, with all its tokens.
     IssuedGrantRevoked,
+    /// An automated account was made.
+    AccountCreated,
+    /// An automated account was changed.
+    AccountUpdated,
+    /// An automated account was deleted.
+    AccountDeleted,
+    /// An automated account's credentials were set or taken away.
+    AccountCredentialsSet,
+    /// A worker was given an automated account's credentials, or was refused them.
+    AccountCredentialsRead,
+    /// An automated account was marked as connected, or as not.
+    AccountConnected,
+    /// A browser profile was made.
+    ProfileCreated,
+    /// A browser profile was changed.
+    ProfileUpdated,
+    /// A browser profile was deleted.
+    ProfileDeleted,
+    /// A job was asked for.
+    JobCreated,
+    /// A job was called off.
+    JobCancelled,
+    /// A finished job was begun again.
+    JobRetried,
+    /// A batch of jobs was asked for.
+    BatchCreated,
+    /// A batch of jobs was called off.
+    BatchCancelled,
+    /// The failed jobs of a batch were begun again.
+    BatchRetried,
+    /// Failed jobs were begun again.
+    DeadLettersRedriven,
+    /// Failed jobs were deleted.
+    DeadLettersPurged,
     /// A person's data was exported.
     PersonExported,
     /// A person's data was erased.
@@ -129,7 +163,7 @@ pub enum Action {
 
 impl Action {
     /// Every action.
-    pub const ALL: [Self; 61] = [
+    pub const ALL: [Self; 78] = [
         Self::UserCreated,
         Self::UserUpdated,
         Self::UserDeactivated,
@@ -186,6 +220,23 @@ impl Action {
         Self::IssuedRefused,
         Self::IssuedTokenRevoked,
         Self::IssuedGrantRevoked,
+        Self::AccountCreated,
+        Self::AccountUpdated,
+        Self::AccountDeleted,
+        Self::AccountCredentialsSet,
+        Self::AccountCredentialsRead,
+        Self::AccountConnected,
+        Self::ProfileCreated,
+        Self::ProfileUpdated,
+        Self::ProfileDeleted,
+        Self::JobCreated,
+        Self::JobCancelled,
+        Self::JobRetried,
+        Self::BatchCreated,
+        Self::BatchCancelled,
+        Self::BatchRetried,
+        Self::DeadLettersRedriven,
+        Self::DeadLettersPurged,
         Self::PersonExported,
         Self::PersonErased,
         Self::AuditRead,
@@ -252,6 +303,23 @@ impl Action {
             Self::IssuedRefused => "issuer.token_refused",
             Self::IssuedTokenRevoked => "issuer.token_revoked",
             Self::IssuedGrantRevoked => "issuer.grant_revoked",
+            Self::AccountCreated => "account.created",
+            Self::AccountUpdated => "account.updated",
+            Self::AccountDeleted => "account.deleted",
+            Self::AccountCredentialsSet => "account.credentials_set",
+            Self::AccountCredentialsRead => "account.credentials_read",
+            Self::AccountConnected => "account.connected",
+            Self::ProfileCreated => "profile.created",
+            Self::ProfileUpdated => "profile.updated",
+            Self::ProfileDeleted => "profile.deleted",
+            Self::JobCreated => "job.created",
+            Self::JobCancelled => "job.cancelled",
+            Self::JobRetried => "job.retried",
+            Self::BatchCreated => "batch.created",
+            Self::BatchCancelled => "batch.cancelled",
+            Self::BatchRetried => "batch.retried",
+            Self::DeadLettersRedriven => "dead_letters.redriven",
+            Self::DeadLettersPurged => "dead_letters.purged",
             Self::PersonExported => "person.exported",
             Self::PersonErased => "person.erased",
             Self::AuditRead => "audit.read",

@@ -197,6 +197,7 @@ impl Authorizations {
             redirect_uri: String::new(),
             parameters: BTreeMap::new(),
             refresh_policy: None,
+            ttl: None,
         };
         match self.start(wish.caller, new, None).await {
             Ok(started) => Ok(started.connect_url),

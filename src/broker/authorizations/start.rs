@@ -1,6 +1,7 @@
 //! Starting an authorisation: what is asked for is judged here, before anybody is sent anywhere.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use secrecy::{ExposeSecret as _, SecretString};
 
@@ -60,6 +61,8 @@ pub struct NewAuthorization {
     /// How the connection is to be kept fresh; when not said, as before where it is renewed, else
     /// always.
     pub refresh_policy: Option<RefreshPolicy>,
+    /// How long its link is good; `authorizations.ttl` when not said.
+    pub ttl: Option<Duration>,
 }
 
 /// An authorisation that was started. The links are secrets.
@@ -183,7 +186,7 @@ impl Authorizations {
             created_by: caller.id.clone(),
             created_at: now,
             updated_at: now,
-            expires_at: now.plus(self.config.ttl),
+            expires_at: now.plus(new.ttl.unwrap_or(self.config.ttl)),
         };
         // Minted for our own link too, whose visits mint theirs: what the provider would refuse is
         // told to the caller, not to the person who opens the link.
@@ -356,6 +359,7 @@ mod tests {
             redirect_uri: redirect_uri.to_owned(),
             parameters: BTreeMap::new(),
             refresh_policy: None,
+            ttl: None,
         }
     }
 

@@ -12,7 +12,7 @@ use tokio::time::MissedTickBehavior;
 use super::Hub;
 use crate::access::Principal;
 use crate::error::Error;
-use crate::model::{Event, EventKind, Horizon};
+use crate::model::{Event, EventKind, Horizon, NewEvent, Topic};
 use crate::store;
 
 /// From the beginning of what is kept.
@@ -21,28 +21,63 @@ const START: &str = "START";
 /// How many deliveries wait for a watcher before its task waits for it.
 const IN_FLIGHT: usize = 64;
 
-/// Which events a watcher wants; an empty set matches all.
-#[derive(Clone, Debug, Default)]
-pub struct WatchFilter {
-    /// Only these apps', by id.
-    pub apps: HashSet<String>,
-    /// Only these owners'.
-    pub owners: HashSet<String>,
-    /// Only these connections'.
-    pub connections: HashSet<String>,
-    /// Only these kinds.
-    pub kinds: Vec<EventKind>,
+/// Which events of its tenant a watcher wants; an empty set matches all.
+#[derive(Clone, Debug)]
+pub enum WatchFilter {
+    /// What happens to connections.
+    Tokens {
+        /// Only these apps', by id.
+        apps: HashSet<String>,
+        /// Only these owners'.
+        owners: HashSet<String>,
+        /// Only these connections'.
+        connections: HashSet<String>,
+        /// Only these kinds.
+        kinds: Vec<EventKind>,
+    },
+    /// What happens to jobs and batches. For callers without constraints.
+    Jobs {
+        /// Only these jobs.
+        jobs: HashSet<String>,
+        /// Only these batches and their jobs.
+        batches: HashSet<String>,
+        /// Only these kinds.
+        kinds: Vec<EventKind>,
+    },
 }
 
 impl WatchFilter {
-    fn matches(&self, event: &Event) -> bool {
-        let event = &event.event;
-        let app = event.app_id.as_deref().unwrap_or_default();
-        let connection = event.connection_id.as_deref().unwrap_or_default();
-        (self.apps.is_empty() || self.apps.contains(app))
-            && (self.owners.is_empty() || self.owners.contains(&event.owner))
-            && (self.connections.is_empty() || self.connections.contains(connection))
-            && (self.kinds.is_empty() || self.kinds.contains(&event.kind))
+    fn matches(&self, principal: &Principal, event: &NewEvent) -> bool {
+        let among = |set: &HashSet<String>, id: Option<&str>| {
+            set.is_empty() || id.is_some_and(|id| set.contains(id))
+        };
+        let wanted = |kinds: &[EventKind]| kinds.is_empty() || kinds.contains(&event.kind);
+        match self {
+            Self::Tokens {
+                apps,
+                owners,
+                connections,
+                kinds,
+            } => {
+                let app = event.app_id.as_deref();
+                event.kind.topic() == Topic::Tokens
+                    && principal.allows(app.unwrap_or_default(), &event.provider, &event.owner)
+                    && among(apps, app)
+                    && among(owners, Some(event.owner.as_str()))
+                    && among(connections, event.connection_id.as_deref())
+                    && wanted(kinds)
+            }
+            Self::Jobs {
+                jobs,
+                batches,
+                kinds,
+            } => {
+                event.kind.topic() == Topic::Jobs
+                    && among(jobs, event.job_id.as_deref())
+                    && among(batches, event.batch_id.as_deref())
+                    && wanted(kinds)
+            }
+        }
     }
 }
 
@@ -135,14 +170,14 @@ fn resume_at(cursor: &str, horizon: &Horizon) -> Result<i64, Error> {
     let position: i64 = position.parse().map_err(|_| invalid())?;
     if epoch != horizon.epoch || position > horizon.position {
         return Err(Error::OutOfRange(
-            "the cursor is of another history; list connections, then watch from the start"
+            "the cursor is of another history; list what is watched, then watch from the start"
                 .to_owned(),
         ));
     }
     if position < horizon.trimmed {
         return Err(Error::OutOfRange(
-            "the events after the cursor are no longer kept; list connections, then watch from \
-             the start"
+            "the events after the cursor are no longer kept; list what is watched, then watch \
+             from the start"
                 .to_owned(),
         ));
     }
@@ -198,7 +233,10 @@ impl Watch {
     /// What was missed, from the database, a page at a time.
     async fn replay(&mut self) -> Result<(), Ended> {
         let limit = i64::from(self.hub.config.batch);
-        let everything = store::events::Filter::default();
+        let everything = store::events::Filter {
+            jobs: matches!(self.filter, WatchFilter::Jobs { .. }),
+            ..store::events::Filter::default()
+        };
         loop {
             let page = self
                 .hub
@@ -228,11 +266,8 @@ impl Watch {
         if about.kind == EventKind::ApiKeyChanged && about.subject == self.principal.id {
             return self.judge_again().await;
         }
-        let app = about.app_id.as_deref().unwrap_or_default();
-        let wanted = about.tenant == self.principal.tenant
-            && about.kind.is_public()
-            && self.principal.allows(app, &about.provider, &about.owner)
-            && self.filter.matches(event);
+        let wanted =
+            about.tenant == self.principal.tenant && self.filter.matches(&self.principal, about);
         if wanted {
             let delivery = Delivery {
                 cursor: encode(&self.epoch, event.position),

@@ -4,7 +4,6 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use secrecy::{ExposeSecret as _, SecretString};
-use serde_json::Value;
 use tonic::metadata::{Ascii, MetadataValue};
 use tonic::service::Interceptor;
 use tonic::service::interceptor::InterceptedService;
@@ -129,42 +128,9 @@ fn refused(call: &str, status: &Status) -> Trouble {
     ))
 }
 
-/// An object as a `Struct`; empty where it is none.
-pub(super) fn structure(value: &Value) -> prost_types::Struct {
-    let fields = value.as_object().into_iter().flatten();
-    prost_types::Struct {
-        fields: fields
-            .map(|(name, value)| (name.clone(), field(value)))
-            .collect(),
-    }
-}
-
-fn field(value: &Value) -> prost_types::Value {
-    use prost_types::value::Kind;
-    let kind = match value {
-        Value::Null => Kind::NullValue(0),
-        Value::Bool(value) => Kind::BoolValue(*value),
-        Value::Number(value) => Kind::NumberValue(value.as_f64().unwrap_or_default()),
-        Value::String(value) => Kind::StringValue(value.clone()),
-        Value::Array(items) => Kind::ListValue(prost_types::ListValue {
-            values: items.iter().map(field).collect(),
-        }),
-        Value::Object(_) => Kind::StructValue(structure(value)),
-    };
-    prost_types::Value { kind: Some(kind) }
-}
-
 /// The fields that a change names.
 pub(super) fn mask(path: &str) -> prost_types::FieldMask {
     prost_types::FieldMask {
         paths: vec![path.to_owned()],
-    }
-}
-
-/// A duration in whole seconds.
-pub(super) fn seconds(duration: Duration) -> prost_types::Duration {
-    prost_types::Duration {
-        seconds: i64::try_from(duration.as_secs()).unwrap_or(i64::MAX),
-        nanos: 0,
     }
 }

@@ -10,12 +10,13 @@ use serde_json::json;
 use url::Url;
 
 use super::Trouble;
-use super::calls::{Calls, mask, seconds, structure};
+use super::calls::{Calls, mask};
 use super::events::Watcher;
 use super::ground::Ground;
 use super::person::{self, Person};
 use super::stage::{CLIENT_SECRET, Stage, quoted};
 use crate::cli::Failure;
+use crate::cli::wire::{duration, structure};
 use crate::clock::Clock;
 use crate::pb;
 
@@ -96,7 +97,7 @@ impl Story<'_> {
                 auth_method: pb::ClientAuthMethod::ClientSecretBasic.into(),
                 redirect_uris: vec![redirect_uri.clone()],
                 allowed_scopes: scopes(),
-                access_token_lifetime: Some(seconds(TOKEN_LIFETIME)),
+                access_token_lifetime: Some(duration(TOKEN_LIFETIME)),
                 ..pb::Client::default()
             }),
             ..pb::CreateClientRequest::default()

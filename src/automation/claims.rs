@@ -1,0 +1,300 @@
+//! Handing jobs to workers: each under a lease and the next fencing token of its job.
+
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::pin::Pin;
+use std::time::Duration;
+
+use secrecy::SecretString;
+use tokio::sync::futures::Notified;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::waiting::Seat;
+use super::{Automation, permit};
+use crate::access::{Caller, Permission};
+use crate::error::Error;
+use crate::model::{ExecutionMode, Job, JobState, Profile};
+use crate::store::automation::claims::{self, Candidate, ClaimQuery};
+use crate::store::automation::{jobs, profiles};
+use crate::store::{Tx, transact};
+
+/// How often a claim looks on past jobs that it may not have, because their profile is in use or their
+/// provider has all it may.
+const ROUNDS: usize = 8;
+
+/// What a worker asks for.
+#[derive(Clone, Debug)]
+pub struct Claim {
+    /// The worker's name for itself.
+    pub worker: String,
+    /// How many jobs at most.
+    pub max: usize,
+    /// Only these kinds; any when empty.
+    pub kinds: Vec<String>,
+    /// Only jobs that may run there; [`ExecutionMode::Any`] for all.
+    pub mode: ExecutionMode,
+    /// How long to wait for a job.
+    pub wait: Duration,
+    /// How long the leases last; the configured time when not said.
+    pub lease: Option<Duration>,
+    /// Cancelled when nobody waits for the answer any more: a job claimed then would lie idle for a
+    /// lease.
+    pub gone: CancellationToken,
+}
+
+/// A job, handed to a worker.
+#[derive(Clone, Debug)]
+pub struct Claimed {
+    /// The job, with its token and until when the worker has it.
+    pub job: Job,
+    /// The link of its authorisation. Secret.
+    pub connect_url: Option<SecretString>,
+    /// Its browser profile.
+    pub profile: Option<Profile>,
+    /// How long the lease lasts.
+    pub lease: Duration,
+}
+
+/// What a claim found of its candidates.
+#[derive(Default)]
+struct Choice {
+    ids: Vec<String>,
+    /// Providers of which it may have no more.
+    full: Vec<String>,
+    /// How many there are whose profile is in use.
+    busy: usize,
+}
+
+impl Automation {
+    /// Hands jobs to a worker; none when the time is over, the server stops or the caller has gone.
+    ///
+    /// # Errors
+    /// [`Error::PermissionDenied`]; [`Error::Constrained`]; or the store's.
+    pub async fn claim(&self, caller: &Caller, claim: Claim) -> Result<Vec<Claimed>, Error> {
+        permit(caller, Permission::WorkJobs)?;
+        let tenant = &caller.tenant;
+        let began = Instant::now();
+        let jobs = if claim.wait.is_zero() {
+            self.take(tenant, &claim).await?
+        } else {
+            self.wait(tenant, &claim, began + claim.wait).await?
+        };
+        self.parts.metrics.claim_waited(began.elapsed());
+        if claim.gone.is_cancelled() {
+            for job in jobs {
+                let handed_back = self.snooze_job(caller, &job.id, job.lease_token, Duration::ZERO);
+                if let Err(error) = handed_back.await {
+                    // Its lease hands it back.
+                    crate::error::log(&error);
+                }
+            }
+            return Ok(Vec::new());
+        }
+        if jobs.len() >= claim.max {
+            self.waiting.wake(tenant);
+        }
+        let lease = claim.lease.unwrap_or(self.parts.config.lease);
+        // The jobs are taken: without its link or profile one fails, with an error all would lie idle.
+        let or_none = |error: &Error| crate::error::log(error);
+        let known = self.profiles_of(tenant, &jobs).await;
+        let known = known.inspect_err(or_none).unwrap_or_default();
+        let claimed = jobs.into_iter().map(|job| Claimed {
+            connect_url: self.open_link(&job).inspect_err(or_none).unwrap_or(None),
+            profile: known
+                .iter()
+                .find(|profile| Some(&profile.id) == job.profile_id.as_ref())
+                .cloned(),
+            job,
+            lease,
+        });
+        Ok(claimed.collect())
+    }
+
+    async fn profiles_of(&self, tenant: &str, jobs: &[Job]) -> Result<Vec<Profile>, Error> {
+        let ids: Vec<String> = jobs
+            .iter()
+            .filter_map(|job| job.profile_id.clone())
+            .collect();
+        if ids.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut conn = self.parts.store.read().await?;
+        Ok(profiles::of_names(&mut conn, tenant, &ids).await?)
+    }
+
+    async fn wait(&self, tenant: &str, claim: &Claim, until: Instant) -> Result<Vec<Job>, Error> {
+        let mut kinds = claim.kinds.clone();
+        kinds.sort_unstable();
+        let asked = format!("{} {}", claim.mode.as_str(), kinds.join("\n"));
+        let seat = self.waiting.join(tenant, asked);
+        loop {
+            let mut woken = std::pin::pin!(seat.woken().notified());
+            woken.as_mut().enable();
+            seat.look();
+            let jobs = self.take(tenant, claim).await?;
+            if !jobs.is_empty() || !self.rest(&seat, woken, claim, until).await {
+                return Ok(jobs);
+            }
+        }
+    }
+
+    /// Rests until it is time to look again; `false` when there is nothing to wait for any more.
+    async fn rest(
+        &self,
+        seat: &Seat<'_>,
+        mut woken: Pin<&mut Notified<'_>>,
+        claim: &Claim,
+        until: Instant,
+    ) -> bool {
+        loop {
+            let rest = seat.rest();
+            if rest.is_zero() {
+                return true;
+            }
+            tokio::select! {
+                () = self.parts.stopping.cancelled() => return false,
+                () = claim.gone.cancelled() => return false,
+                () = woken.as_mut() => return true,
+                () = tokio::time::sleep_until(until.min(Instant::now() + rest)) => {}
+            }
+            if Instant::now() >= until {
+                return false;
+            }
+        }
+    }
+
+    /// Takes what there is now.
+    async fn take(&self, tenant: &str, claim: &Claim) -> Result<Vec<Job>, Error> {
+        let taken = transact!(self.parts.store, |tx| {
+            self.take_in(&mut tx, tenant, claim).await
+        })?;
+        if !taken.is_empty() {
+            let count = u64::try_from(taken.len()).unwrap_or(u64::MAX);
+            let state = JobState::Running.as_str();
+            self.parts.metrics.job_moved(state, count);
+            self.poke();
+        }
+        Ok(taken)
+    }
+
+    async fn take_in(&self, tx: &mut Tx, tenant: &str, claim: &Claim) -> Result<Vec<Job>, Error> {
+        let lease = claim.lease.unwrap_or(self.parts.config.lease);
+        let mut taken: Vec<Job> = Vec::new();
+        let mut full = self.full(tx, tenant).await?;
+        let mut locked = BTreeSet::new();
+        let mut busy = 0;
+        for _ in 0..ROUNDS {
+            let wanted = claim.max.saturating_sub(taken.len());
+            if wanted == 0 {
+                break;
+            }
+            let limit = wanted.saturating_add(busy);
+            let query = ClaimQuery {
+                tenant,
+                kinds: &claim.kinds,
+                mode: claim.mode,
+                full: &full,
+                limit: i64::try_from(limit).unwrap_or(i64::MAX),
+            };
+            let candidates = claims::candidates(tx, &query).await?;
+            let exhausted = candidates.len() < limit;
+            let mut choice = self.choose(tx, tenant, candidates, &mut locked).await?;
+            choice.ids.truncate(wanted);
+            let idle = choice.ids.is_empty() && choice.full.is_empty() && choice.busy <= busy;
+            if !choice.ids.is_empty() {
+                let worker = &claim.worker;
+                taken.extend(claims::take(tx, tenant, &choice.ids, worker, lease).await?);
+            }
+            if exhausted || idle {
+                break;
+            }
+            full.append(&mut choice.full);
+            busy = choice.busy;
+        }
+        if !taken.is_empty() {
+            let ids: Vec<String> = taken.iter().map(|job| job.id.clone()).collect();
+            jobs::append_events(tx, &ids, self.parts.clock.now()).await?;
+        }
+        Ok(taken)
+    }
+
+    /// The providers that have all the running jobs they may have.
+    async fn full(&self, tx: &mut Tx, tenant: &str) -> Result<Vec<String>, Error> {
+        let config = &self.parts.config;
+        if config.max_running_per_provider == 0 && config.provider_limits.is_empty() {
+            return Ok(Vec::new());
+        }
+        let running = claims::running_by_provider(tx, tenant).await?;
+        let full = running.into_iter().filter(|(provider, count)| {
+            let most = config.limit(provider).map(i64::from);
+            most.is_some_and(|most| *count >= most)
+        });
+        Ok(full.map(|(provider, _)| provider).collect())
+    }
+
+    /// Which candidates it may have, in their order.
+    ///
+    /// A limited provider is locked before its running jobs are counted, so that two claims don't both
+    /// take the last place. Locks are taken in the order of their names, in later rounds, too: a
+    /// provider that would be out of order is left to the next claim.
+    async fn choose(
+        &self,
+        tx: &mut Tx,
+        tenant: &str,
+        candidates: Vec<Candidate>,
+        locked: &mut BTreeSet<String>,
+    ) -> Result<Choice, Error> {
+        let mut choice = Choice::default();
+        let config = &self.parts.config;
+        let profiles: HashSet<String> = candidates
+            .iter()
+            .filter_map(|it| it.profile_id.clone())
+            .collect();
+        let mut free = if profiles.is_empty() {
+            HashSet::new()
+        } else {
+            claims::free_profiles(tx, &Vec::from_iter(profiles)).await?
+        };
+        let mut room: BTreeMap<String, i64> = BTreeMap::new();
+        for candidate in &candidates {
+            if let Some(most) = config.limit(&candidate.provider) {
+                room.insert(candidate.provider.clone(), i64::from(most));
+            }
+        }
+        for (provider, room) in &mut room {
+            let behind = locked.last().is_none_or(|last| last < provider);
+            if behind {
+                claims::lock_provider(tx, tenant, provider).await?;
+                locked.insert(provider.clone());
+            } else if !locked.contains(provider) {
+                *room = 0;
+            }
+        }
+        if !room.is_empty() {
+            for (provider, running) in claims::running_by_provider(tx, tenant).await? {
+                if let Some(room) = room.get_mut(&provider) {
+                    *room -= running;
+                }
+            }
+        }
+        for candidate in candidates {
+            let places = room.get_mut(&candidate.provider);
+            if places.as_ref().is_some_and(|places| **places <= 0) {
+                continue;
+            }
+            if let Some(profile_id) = &candidate.profile_id
+                && !free.remove(profile_id)
+            {
+                choice.busy += 1;
+                continue;
+            }
+            if let Some(places) = places {
+                *places -= 1;
+            }
+            choice.ids.push(candidate.id);
+        }
+        let full = room.into_iter().filter(|(_, places)| *places <= 0);
+        choice.full = full.map(|(provider, _)| provider).collect();
+        Ok(choice)
+    }
+}

@@ -1,0 +1,144 @@
+//! Claims that wait for a job. They hold no connection meanwhile.
+//!
+//! Claims that ask for the same wait together. A job that comes wakes one of each group; one that got
+//! all it asked for wakes the next: so that a job does not have a thousand workers ask for it at once.
+//! Now and then one of each group looks by itself, for what nobody was told of.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
+
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+/// How long a group goes without a look.
+const LOOK: Duration = Duration::from_secs(4);
+
+/// Who waits, by tenant and by what they ask for.
+#[derive(Default)]
+pub(super) struct Waiting {
+    groups: Mutex<HashMap<String, HashMap<String, Weak<Group>>>>,
+}
+
+/// Those who ask for the same.
+struct Group {
+    woken: Notify,
+    looked: Mutex<Instant>,
+}
+
+/// A place in a group.
+pub(super) struct Seat<'a> {
+    waiting: &'a Waiting,
+    tenant: String,
+    asked: String,
+    group: Arc<Group>,
+}
+
+impl Waiting {
+    /// Joins those of the tenant who ask for the same.
+    pub(super) fn join(&self, tenant: &str, asked: String) -> Seat<'_> {
+        let mut groups = self.groups();
+        let group = groups
+            .entry(tenant.to_owned())
+            .or_default()
+            .entry(asked.clone())
+            .or_default();
+        let joined = group.upgrade().unwrap_or_else(|| {
+            let made = Arc::new(Group {
+                woken: Notify::new(),
+                looked: Mutex::new(Instant::now()),
+            });
+            *group = Arc::downgrade(&made);
+            made
+        });
+        drop(groups);
+        Seat {
+            waiting: self,
+            tenant: tenant.to_owned(),
+            asked,
+            group: joined,
+        }
+    }
+
+    /// Wakes one of each group of a tenant: there may be a job.
+    pub(super) fn wake(&self, tenant: &str) {
+        let groups = self.groups();
+        let of_tenant = groups.get(tenant).into_iter().flat_map(HashMap::values);
+        for group in of_tenant.filter_map(Weak::upgrade) {
+            group.woken.notify_one();
+        }
+    }
+
+    fn groups(&self) -> MutexGuard<'_, HashMap<String, HashMap<String, Weak<Group>>>> {
+        self.groups.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Seat<'_> {
+    /// What wakes somebody of the group. Enable it before looking: then nothing that comes meanwhile is
+    /// missed.
+    pub(super) fn woken(&self) -> &Notify {
+        &self.group.woken
+    }
+
+    /// Says that this one looks now.
+    pub(super) fn look(&self) {
+        *self.looked() = Instant::now();
+    }
+
+    /// How long until somebody of the group should look. Somewhat more for some than for others, so that
+    /// the first who does spares it the rest.
+    pub(super) fn rest(&self) -> Duration {
+        let since = self.looked().elapsed();
+        LOOK.mul_f64(1.0 + 0.2 * fastrand::f64())
+            .saturating_sub(since)
+    }
+
+    fn looked(&self) -> MutexGuard<'_, Instant> {
+        let looked = &self.group.looked;
+        looked.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Seat<'_> {
+    fn drop(&mut self) {
+        let mut groups = self.waiting.groups();
+        if Arc::strong_count(&self.group) > 1 {
+            return;
+        }
+        if let Some(of_tenant) = groups.get_mut(&self.tenant) {
+            of_tenant.remove(&self.asked);
+            if of_tenant.is_empty() {
+                groups.remove(&self.tenant);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_job_wakes_one_of_each_group() {
+        let waiting = Waiting::default();
+        let seats = ["x", "x", "y"].map(|asked| waiting.join("t", asked.to_owned()));
+        let mut woken: Vec<_> = seats
+            .iter()
+            .map(|seat| Box::pin(seat.woken().notified()))
+            .collect();
+        for one in &mut woken {
+            assert!(!one.as_mut().enable());
+        }
+        waiting.wake("other");
+        waiting.wake("t");
+        let mut ready = Vec::new();
+        for one in &mut woken {
+            ready.push(one.as_mut().enable());
+        }
+        assert_eq!(ready, [true, false, true]);
+        drop(woken);
+        drop(seats);
+        assert!(waiting.groups().is_empty());
+    }
+}

@@ -1,0 +1,292 @@
+//! Who works on what: claims, leases, and what becomes of jobs as time goes by. Leases are set and judged
+//! by the database's clock, all else by the one that is given.
+
+use std::collections::{HashMap, HashSet};
+use std::time::Duration;
+
+use diesel::dsl::{case_when, count_star};
+use diesel::prelude::*;
+use diesel::sql_types::{BigInt, Bool, Text};
+use diesel_async::RunQueryDsl;
+
+use super::job_row::{JobRow, jobs_of};
+use super::{Literal, PENDING, RUNNING, WAITING, busy_if_taken};
+use crate::model::{ExecutionMode, Job, JobState, Timestamp};
+use crate::store::Error;
+use crate::store::columns::DbNow;
+use crate::store::locks::lock_unlocked;
+use crate::store::pool::{Conn, Tx, on};
+use crate::store::schema::{automation_jobs as jobs, automation_profiles as profiles};
+
+/// Nobody works on it, whether its time has come or not.
+const NOT_RUNNING: Literal = Literal("state <> 'running'");
+
+const SCHEDULED: Literal = Literal("state = 'scheduled'");
+
+/// No job of its browser profile is running.
+const PROFILE_IS_IDLE: Literal = Literal(
+    "NOT EXISTS (SELECT 1 FROM automation_jobs AS others \
+     WHERE others.profile_id = automation_jobs.profile_id AND others.state = 'running')",
+);
+
+/// How many of a tenant's jobs are running, by provider; those without one are under the empty text.
+pub async fn running_by_provider(
+    conn: &mut Conn,
+    tenant: &str,
+) -> Result<Vec<(String, i64)>, Error> {
+    let query = jobs::table
+        .filter(jobs::tenant.eq(tenant))
+        .filter(RUNNING)
+        .group_by(jobs::provider)
+        .select((jobs::provider, count_star()));
+    Ok(on!(conn, |c| query.load(c).await)?)
+}
+
+/// One claim at a time for a tenant and provider, until the transaction ends: whoever counts what is
+/// running is not overtaken. Take several in the order of their names.
+pub async fn lock_provider(tx: &mut Tx, tenant: &str, provider: &str) -> Result<(), Error> {
+    if let Conn::Postgres(pooled) = tx.as_conn() {
+        diesel::sql_query("SELECT pg_advisory_xact_lock(hashtextextended($1, 0))")
+            .bind::<Text, _>(format!("automation/{tenant}/{provider}"))
+            .execute(&mut **pooled)
+            .await?;
+    }
+    Ok(())
+}
+
+/// Which jobs a worker asks for.
+#[derive(Clone, Copy, Debug)]
+pub struct ClaimQuery<'a> {
+    /// The tenant.
+    pub tenant: &'a str,
+    /// Only these kinds; any when empty.
+    pub kinds: &'a [String],
+    /// Only those of this mode or of any; all for [`ExecutionMode::Any`].
+    pub mode: ExecutionMode,
+    /// Providers that run as many jobs as they may.
+    pub full: &'a [String],
+    /// At most so many.
+    pub limit: i64,
+}
+
+/// A job that may be claimed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Candidate {
+    /// The job.
+    pub id: String,
+    /// Its browser profile.
+    pub profile_id: Option<String>,
+    /// Its provider.
+    pub provider: String,
+}
+
+/// Jobs that wait for such a worker, in their order, locked until the transaction ends. Of one profile
+/// there may be several; whether it is still free, [`free_profiles`] tells.
+pub async fn candidates(tx: &mut Tx, asked: &ClaimQuery<'_>) -> Result<Vec<Candidate>, Error> {
+    let any_kind = asked.kinds.is_empty().into_sql::<Bool>();
+    let any_mode = (asked.mode == ExecutionMode::Any).into_sql::<Bool>();
+    let modes = [ExecutionMode::Any.as_str(), asked.mode.as_str()];
+    let query = jobs::table
+        .filter(jobs::tenant.eq(asked.tenant))
+        .filter(PENDING)
+        .filter(any_kind.or(jobs::kind.eq_any(asked.kinds)))
+        .filter(any_mode.or(jobs::execution_mode.eq_any(modes)))
+        .filter(jobs::provider.ne_all(asked.full))
+        .filter(PROFILE_IS_IDLE)
+        .order((jobs::priority.desc(), jobs::turn, jobs::id))
+        .limit(asked.limit)
+        .select((jobs::id, jobs::profile_id, jobs::provider));
+    let rows: Vec<(String, Option<String>, String)> = lock_unlocked!(tx, query)?;
+    Ok(rows
+        .into_iter()
+        .map(|(id, profile_id, provider)| Candidate {
+            id,
+            profile_id,
+            provider,
+        })
+        .collect())
+}
+
+/// Those of these browser profiles that nobody else is about to use and that have no running job, locked
+/// until the transaction ends.
+pub async fn free_profiles(tx: &mut Tx, ids: &[String]) -> Result<HashSet<String>, Error> {
+    let query = profiles::table
+        .filter(profiles::id.eq_any(ids))
+        .select(profiles::id);
+    let locked: Vec<String> = lock_unlocked!(tx, query)?;
+    // A statement of its own: it sees what whoever held the lock before has committed.
+    let busy = jobs::table
+        .filter(jobs::profile_id.eq_any(&locked))
+        .filter(RUNNING)
+        .select(jobs::profile_id);
+    let busy: Vec<Option<String>> = on!(tx, |c| busy.load(c).await)?;
+    let busy: HashSet<String> = busy.into_iter().flatten().collect();
+    Ok(locked.into_iter().filter(|id| !busy.contains(id)).collect())
+}
+
+/// Gives waiting jobs to a worker: answers them as they are then, in the order of `ids`.
+pub async fn take(
+    tx: &mut Tx,
+    tenant: &str,
+    ids: &[String],
+    worker: &str,
+    lease: Duration,
+) -> Result<Vec<Job>, Error> {
+    let rows: Vec<JobRow> = on!(tx, |c| {
+        let target = jobs::table
+            .filter(jobs::tenant.eq(tenant))
+            .filter(jobs::id.eq_any(ids))
+            .filter(PENDING);
+        let taken = (
+            jobs::state.eq(JobState::Running.as_str()),
+            jobs::attempt.eq(jobs::attempt + 1),
+            jobs::lease_token.eq(jobs::lease_token + 1),
+            jobs::lease_until.eq(DbNow::plus(lease).nullable()),
+            jobs::worker.eq(worker),
+        );
+        diesel::update(target)
+            .set(taken)
+            .returning(JobRow::as_returning())
+            .get_results(c)
+            .await
+    })
+    .map_err(busy_if_taken)?;
+    let taken = jobs_of(rows)?;
+    let mut by_id: HashMap<String, Job> =
+        taken.into_iter().map(|job| (job.id.clone(), job)).collect();
+    Ok(ids.iter().filter_map(|id| by_id.remove(id)).collect())
+}
+
+/// Renews a worker's lease; until when it has the job now. `None` when it has lost it, or is to stop:
+/// the job was called off, or its deadline is over.
+pub async fn renew(
+    tx: &mut Tx,
+    tenant: &str,
+    id: &str,
+    token: i64,
+    lease: Duration,
+    now: Timestamp,
+) -> Result<Option<Timestamp>, Error> {
+    let target = jobs::table
+        .find(id)
+        .filter(jobs::tenant.eq(tenant))
+        .filter(RUNNING)
+        .filter(jobs::lease_token.eq(token))
+        .filter(jobs::cancel_requested_at.is_null())
+        .filter(jobs::deadline_at.is_null().or(jobs::deadline_at.gt(now)));
+    // A worker that asked for a longer one keeps it.
+    let least = DbNow::plus(lease).nullable();
+    let longer = jobs::lease_until.gt(DbNow::plus(lease).nullable());
+    let until_then = case_when(longer, jobs::lease_until).otherwise(least);
+    let renewed = jobs::lease_until.eq(until_then);
+    let until: Option<Option<Timestamp>> = on!(tx, |c| diesel::update(target)
+        .set(renewed)
+        .returning(jobs::lease_until)
+        .get_result(c)
+        .await
+        .optional())?;
+    Ok(until.flatten())
+}
+
+/// Whether the lease with this token lasts.
+pub async fn holds(conn: &mut Conn, tenant: &str, id: &str, token: i64) -> Result<bool, Error> {
+    let query = jobs::table
+        .find(id)
+        .filter(jobs::tenant.eq(tenant))
+        .filter(RUNNING)
+        .filter(jobs::lease_token.eq(token))
+        .filter(jobs::lease_until.gt(DbNow::now().nullable()))
+        .select(jobs::id);
+    let found: Option<String> = on!(conn, |c| query.first(c).await.optional())?;
+    Ok(found.is_some())
+}
+
+/// A job whose time has come.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Due {
+    /// The job.
+    pub id: String,
+    /// Its tenant.
+    pub tenant: String,
+    /// Its priority.
+    pub priority: i32,
+}
+
+/// Jobs whose time has come, locked until the transaction ends.
+pub async fn any_tenant_due(tx: &mut Tx, now: Timestamp, limit: i64) -> Result<Vec<Due>, Error> {
+    let query = jobs::table
+        .filter(WAITING)
+        .filter(jobs::run_at.le(now))
+        .order((jobs::run_at, jobs::id))
+        .limit(limit)
+        .select((jobs::id, jobs::tenant, jobs::priority));
+    let rows: Vec<(String, String, i32)> = lock_unlocked!(tx, query)?;
+    Ok(rows
+        .into_iter()
+        .map(|(id, tenant, priority)| Due {
+            id,
+            tenant,
+            priority,
+        })
+        .collect())
+}
+
+/// Has jobs of one priority wait for a worker; how many. Those that were scheduled go as far behind
+/// `head` as they stand in their batch, the others keep their place, or go to the head.
+pub async fn promote(
+    tx: &mut Tx,
+    tenant: &str,
+    priority: i32,
+    ids: &[String],
+    head: i64,
+) -> Result<usize, Error> {
+    let target = jobs::table
+        .filter(jobs::tenant.eq(tenant))
+        .filter(jobs::priority.eq(priority))
+        .filter(jobs::id.eq_any(ids))
+        .filter(WAITING);
+    let turn = case_when(SCHEDULED, jobs::turn + head)
+        .when(jobs::turn.lt(head), head.into_sql::<BigInt>())
+        .otherwise(jobs::turn);
+    let promoted = (
+        jobs::state.eq(JobState::Pending.as_str()),
+        jobs::turn.eq(turn),
+    );
+    Ok(on!(tx, |c| diesel::update(target)
+        .set(promoted)
+        .execute(c)
+        .await)?)
+}
+
+/// Running jobs whose lease has lapsed, locked until the transaction ends.
+pub async fn any_tenant_lapsed(tx: &mut Tx, limit: i64) -> Result<Vec<Job>, Error> {
+    let rows: Vec<JobRow> = lock_unlocked!(
+        tx,
+        jobs::table
+            .filter(RUNNING)
+            .filter(jobs::lease_until.lt(DbNow::now().nullable()))
+            .order(jobs::lease_until)
+            .limit(limit)
+            .select(JobRow::as_select())
+    )?;
+    jobs_of(rows)
+}
+
+/// Jobs that nobody works on and whose deadline is over, locked until the transaction ends.
+pub async fn any_tenant_overdue(
+    tx: &mut Tx,
+    now: Timestamp,
+    limit: i64,
+) -> Result<Vec<Job>, Error> {
+    let rows: Vec<JobRow> = lock_unlocked!(
+        tx,
+        jobs::table
+            .filter(jobs::deadline_at.le(now))
+            .filter(jobs::finished_at.is_null())
+            .filter(NOT_RUNNING)
+            .order(jobs::deadline_at)
+            .limit(limit)
+            .select(JobRow::as_select())
+    )?;
+    jobs_of(rows)
+}
