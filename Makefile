@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help build test lint doc bench interop playground ci
+.PHONY: help build test chaos lint doc bench interop playground ci
 
 CARGO ?= cargo
 # Tools that .ci/setup installs beside the build come first.
@@ -19,6 +19,10 @@ build: ## Build the release binary, target/release/tokenbroker
 
 test: ## Run every test on SQLite and on a throwaway PostgreSQL (ARGS="name -- --nocapture")
 	tests/postgres.sh $(CARGO) test --locked $(ARGS)
+
+chaos: ## Kill workers and servers at random while 10,000 automation jobs run, on both engines
+	TOKENBROKER_CHAOS_JOBS=$${TOKENBROKER_CHAOS_JOBS:-10000} tests/postgres.sh $(CARGO) test --locked --test it -- \
+	  --nocapture --test-threads 1 automation::chaos
 
 lint: doc ## Check formatting, clippy, documentation, protos and dependencies
 	$(CARGO) fmt --check

@@ -6,7 +6,7 @@
 #   ONLY=throughput,events benches/run.sh   these sections only, printed and written nowhere
 #
 # Run it on a machine that does nothing else. Everything stays on loopback; a throwaway PostgreSQL comes
-# from tests/postgres.sh, the load generator h2load from Debian's nghttp2-client.
+# from tests/postgres.sh, pgbench with it, the load generator h2load from Debian's nghttp2-client.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 

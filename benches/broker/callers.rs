@@ -7,6 +7,7 @@ use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
 use tokenbroker::pb;
 use tokenbroker::pb::administration_client::AdministrationClient;
 use tokenbroker::pb::authorization_server_client::AuthorizationServerClient;
+use tokenbroker::pb::automation_jobs_client::AutomationJobsClient;
 use tokenbroker::pb::client_registry_client::ClientRegistryClient;
 use tokenbroker::pb::token_broker_client::TokenBrokerClient;
 use tonic::metadata::{Ascii, MetadataValue};
@@ -49,6 +50,8 @@ pub struct Caller {
     pub registry: ClientRegistryClient<InterceptedService<Channel, WithKey>>,
     /// AuthorizationServer.
     pub authorization_server: AuthorizationServerClient<InterceptedService<Channel, WithKey>>,
+    /// AutomationJobs.
+    pub jobs: AutomationJobsClient<InterceptedService<Channel, WithKey>>,
     administration: AdministrationClient<InterceptedService<Channel, WithKey>>,
 }
 
@@ -66,6 +69,7 @@ impl Caller {
                 channel.clone(),
                 key.clone(),
             ),
+            jobs: AutomationJobsClient::with_interceptor(channel.clone(), key.clone()),
             administration: AdministrationClient::with_interceptor(channel, key),
         })
     }

@@ -20,6 +20,7 @@ mod events;
 mod ground;
 mod h2load;
 mod issuer;
+mod jobs;
 mod machine;
 mod passwords;
 mod process;
@@ -98,6 +99,11 @@ async fn measure() -> Outcome<()> {
     }
     if wanted("events") {
         report.add(events::measure(scale).await?);
+    }
+    if wanted("jobs") {
+        report.add(jobs::rates::measure(scale).await?);
+        report.add(jobs::waiting::measure(scale).await?);
+        report.add(jobs::finished::measure(scale).await?);
     }
     if wanted("startup") {
         report.add(startup::measure(scale).await?);

@@ -10,7 +10,7 @@ import { Process, freePort, until } from './processes.mjs';
 const ROOT = fileURLToPath(new URL('../..', import.meta.url));
 const DEADLINE = 20_000;
 
-const services = ['token_broker', 'client_registry', 'administration'];
+const services = ['token_broker', 'client_registry', 'administration', 'automation_jobs'];
 const definition = protoLoader.loadSync(services.map((name) => `tokenbroker/v1/${name}.proto`), {
   includeDirs: [join(ROOT, 'proto')],
   keepCase: true,
@@ -18,7 +18,7 @@ const definition = protoLoader.loadSync(services.map((name) => `tokenbroker/v1/$
   longs: Number,
   defaults: true,
 });
-const { TokenBroker, ClientRegistry, Administration } = grpc.loadPackageDefinition(definition).tokenbroker.v1;
+const { TokenBroker, ClientRegistry, Administration, AutomationJobs } = grpc.loadPackageDefinition(definition).tokenbroker.v1;
 
 /** A plain object as `google.protobuf.Struct`, which the loader knows no short form for. */
 export function struct(object) {
@@ -110,22 +110,51 @@ export class Broker {
     this.clients = Array.from({ length: 4 }, (_, index) => {
       const options = { 'grpc.use_local_subchannel_pool': 1, 'tokenbroker.interop': index };
       const credentials = grpc.credentials.createInsecure();
-      return [TokenBroker, ClientRegistry, Administration].map((Service) => new Service(this.target, credentials, options));
+      return [TokenBroker, ClientRegistry, Administration, AutomationJobs].map((Service) => new Service(this.target, credentials, options));
     });
     this.next = 0;
   }
 
-  /** Calls a method of any service, by turns over the connections. */
-  call(method, request = {}, { key = this.key } = {}) {
+  /** Whatever client has the method, by turns over the connections, and the metadata of a call by `key`. */
+  caller(method, key) {
     const client = this.clients[this.next++ % this.clients.length].find((one) => typeof one[method] === 'function');
     const metadata = new grpc.Metadata();
     if (key) metadata.set('authorization', `Bearer ${key}`);
+    return { client, metadata };
+  }
+
+  /** Calls a method of any service. */
+  call(method, request = {}, { key = this.key } = {}) {
+    const { client, metadata } = this.caller(method, key);
     return new Promise((resolve, reject) => {
       client[method](request, metadata, { deadline: Date.now() + DEADLINE }, (error, answer) => {
         if (error) reject(new Refused(method, error));
         else resolve(answer);
       });
     });
+  }
+
+  /** Calls a method that takes a stream of messages. */
+  send(method, messages, { key = this.key } = {}) {
+    const { client, metadata } = this.caller(method, key);
+    return new Promise((resolve, reject) => {
+      const stream = client[method](metadata, { deadline: Date.now() + DEADLINE }, (error, answer) => {
+        if (error) reject(new Refused(method, error));
+        else resolve(answer);
+      });
+      for (const message of messages) stream.write(message);
+      stream.end();
+    });
+  }
+
+  /** Follows a stream of answers until `cancel`: `answers` grows, and `error` is why it ended before. */
+  follow(method, request, { key = this.key } = {}) {
+    const { client, metadata } = this.caller(method, key);
+    const stream = client[method](request, metadata);
+    const followed = { answers: [], cancel: () => stream.cancel() };
+    stream.on('data', (answer) => followed.answers.push(answer));
+    stream.on('error', (error) => { followed.error = new Refused(method, error); });
+    return followed;
   }
 
   /** Stops it by its process id and returns how it ended. */

@@ -38,9 +38,9 @@ export function launch() {
 
 /**
  * Follows `url` through the provider's screens until a page has no form left to fill in.
- * `decline` presses the provider's "cancel" link instead of giving consent.
+ * `decline` presses the provider's "cancel" link instead of giving consent; `seen` is told of each screen.
  */
-export async function visit(browser, url, { login = 'ada', decline = false } = {}) {
+export async function visit(browser, url, { login = 'ada', password = 'any password does', decline = false, seen = () => {} } = {}) {
   const context = await browser.newContext();
   context.setDefaultTimeout(STEP);
   context.setDefaultNavigationTimeout(STEP);
@@ -63,13 +63,14 @@ export async function visit(browser, url, { login = 'ada', decline = false } = {
         };
       }
       screens.push(name);
+      await seen(name);
       let next;
       if (name === 'consent' && decline) {
         next = page.locator('a[href$="/abort"]');
       } else {
         if (name === 'sign-in') {
           await page.locator('input[name=login]').fill(login);
-          await page.locator('input[name=password]').fill('any password does');
+          await page.locator('input[name=password]').fill(password);
         }
         next = page.locator('button[type=submit]');
       }

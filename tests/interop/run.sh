@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
 # The interop check: `tokenbroker serve` against the npm package oidc-provider, a headless Chromium, and clients in
 # JavaScript, Python and Go (grpcurl); every line of README.md's tour; our own authorisation server against the npm
-# package openid-client and Python's authlib, and its pages in that Chromium (pictures: target/interop-shots). Prints a
-# line a check; the last one reads "N passed, 0 failed".
+# package openid-client and Python's authlib, and its pages in that Chromium (pictures: target/interop-shots); and
+# `tokenbroker work` with a worker of its own that drives that Chromium through the provider's screens. Prints a line a
+# check; the last one reads "N passed, 0 failed".
 #
 # `run.sh playground` starts that provider alone, on http://127.0.0.1:9400, for the tour in README.md; it needs npm only.
 #
@@ -57,7 +58,7 @@ results=$(mktemp)
 trap 'rm -f "$results"' EXIT
 # Each adds its checks to those counted so far; no count at all is a failure.
 passed=0 failed=0
-for part in run tour issuer; do
+for part in run tour issuer jobs; do
   "$node" "$part.mjs" "$passed" "$failed" | tee "$results" || true
   counts=$(sed -n '$s/^\([0-9]*\) passed, \([0-9]*\) failed$/\1 \2/p' "$results")
   read -r passed failed <<<"${counts:-$passed $((failed + 1))}"

@@ -1,6 +1,7 @@
 //! The command line, as a script sees it: the real binary, its output and its exit codes.
 
 mod demo;
+mod work;
 
 use std::io::Read as _;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};

@@ -15,6 +15,7 @@ mod fixture;
 mod audit;
 mod audit_entries;
 mod authorizations;
+mod automation;
 mod callbacks;
 mod callers;
 mod cancellation;

@@ -270,7 +270,8 @@ async fn sqlite_keeps_no_row_whose_parent_is_gone() {
             "0005_views",
             "0006_audit",
             "0007_oauth_clients",
-            "0008_issuer"
+            "0008_issuer",
+            "0009_automation"
         ]
     );
 }

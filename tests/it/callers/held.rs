@@ -7,6 +7,9 @@ use tokenbroker::model::{Constraints, Role};
 use tokenbroker::pb;
 use tonic::Code;
 
+use super::{bearer, verdict};
+use crate::fixture::rpcs::{Descriptors, call, channel};
+use crate::fixture::scene::Scene;
 use crate::fixture::*;
 use crate::on_both_engines;
 
@@ -106,6 +109,25 @@ on_both_engines! {
             assert_refused(verified, Code::PermissionDenied, "PERMISSION_DENIED");
             let checkpoints = held.list_audit_checkpoints(pb::ListAuditCheckpointsRequest::default()).await;
             assert_refused(checkpoints, Code::PermissionDenied, "PERMISSION_DENIED");
+        }
+        b.finish().await;
+    }
+
+    async fn who_is_held_to_anything_has_no_part_in_automation(engine: Engine) {
+        let b = Broker::start(engine).await;
+        let requests = Scene::of(&b).await.requests();
+        let channel = channel(b.grpc_address());
+        let app = Constraints { apps: vec!["app_01h455vb4pex5vsknk084sn02q".to_owned()], ..Default::default() };
+        for constraints in [owners("team-1/*"), providers("fake"), app] {
+            let held = bearer(&b.key(Role::Admin, constraints).await);
+            let rpcs = Descriptors::own().rpcs().into_iter();
+            for rpc in rpcs.filter(|rpc| rpc.path.contains(".AutomationJobs/")) {
+                let request = requests[rpc.name.as_str()].clone();
+                let answer = call(&channel, Some(&held), &rpc.path, request).await;
+                let denied = (Code::PermissionDenied, "PERMISSION_DENIED".to_owned());
+                assert_eq!(verdict(&answer), denied, "{}", rpc.name);
+                assert!(answer.unwrap_err().message().contains("use a caller without constraints"), "{}", rpc.name);
+            }
         }
         b.finish().await;
     }

@@ -56,6 +56,10 @@ fn every_error() -> Vec<Error> {
                     R::Client,
                     R::AuthorizationRequest,
                     R::IssuedGrant,
+                    R::Account,
+                    R::Profile,
+                    R::Job,
+                    R::Batch,
                 ];
                 all.extend(resources.map(|it| Error::NotFound(it, "name".to_owned())));
                 Some(Error::AlreadyExists {
@@ -137,7 +141,11 @@ fn every_precondition() -> impl Iterator<Item = Precondition> {
         P::ApiKeyEnded => Some(P::NotASignInProvider),
         P::NotASignInProvider => Some(P::ClientState),
         P::ClientState => Some(P::AuthorizationRequestState),
-        P::AuthorizationRequestState => None,
+        P::AuthorizationRequestState => Some(P::JobState),
+        P::JobState => Some(P::LeaseLost),
+        P::LeaseLost => Some(P::HasOpenJobs),
+        P::HasOpenJobs => Some(P::NoCredentials),
+        P::NoCredentials => None,
     })
 }
 

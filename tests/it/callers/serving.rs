@@ -15,12 +15,13 @@ use crate::fixture::rpcs::channel;
 use crate::fixture::*;
 use crate::on_both_engines;
 
-const SERVICES: [&str; 5] = [
+const SERVICES: [&str; 6] = [
     "",
     "tokenbroker.v1.TokenBroker",
     "tokenbroker.v1.ClientRegistry",
     "tokenbroker.v1.Administration",
     "tokenbroker.v1.AuthorizationServer",
+    "tokenbroker.v1.AutomationJobs",
 ];
 
 fn health(b: &Broker) -> HealthClient<Channel> {
@@ -142,7 +143,7 @@ on_both_engines! {
 
     async fn reflection_lists_the_services_on_loopback(engine: Engine) {
         let b = Broker::start(engine).await;
-        let own = ["grpc.health.v1.Health", "tokenbroker.v1.Administration", "tokenbroker.v1.AuthorizationServer", "tokenbroker.v1.ClientRegistry", "tokenbroker.v1.TokenBroker"];
+        let own = ["grpc.health.v1.Health", "tokenbroker.v1.Administration", "tokenbroker.v1.AuthorizationServer", "tokenbroker.v1.AutomationJobs", "tokenbroker.v1.ClientRegistry", "tokenbroker.v1.TokenBroker"];
         let mut expected: BTreeSet<_> = own.into_iter().map(str::to_owned).collect();
         let newer = listed!(v1, b).unwrap();
         let older = listed!(v1alpha, b).unwrap();

@@ -1,0 +1,118 @@
+//! Browser profiles: one an account, and one running job each.
+
+use super::*;
+
+async fn make(f: &Farm, external_id: &str, account_id: &str) -> pb::Profile {
+    f.try_profile(profile(external_id, account_id))
+        .await
+        .unwrap()
+}
+
+fn of(profile: &str) -> pb::NewJob {
+    pb::NewJob {
+        profile: profile.to_owned(),
+        ..job("connect")
+    }
+}
+
+on_both_engines! {
+    async fn a_profile_is_of_one_account_and_known_by_one_name(engine: Engine) {
+        let f = Farm::new(engine).await;
+        let app = f.b.app().await;
+        let account = f.account(&app, "ada").await;
+        let made = make(&f, "browser-1", &account.id).await;
+        assert!(made.id.starts_with("prof_"), "{made:?}");
+        for name in [&made.id, &made.external_id] {
+            assert_eq!(f.profile_now(name).await, made);
+        }
+        for taken in [profile("browser-1", ""), profile("browser-2", &account.id)] {
+            assert_refused(f.try_profile(taken).await, Code::AlreadyExists, "ALREADY_EXISTS");
+        }
+        let nobodys = tokenbroker::model::IdKind::Account.new_id();
+        assert_refused(f.try_profile(profile("browser-3", &nobodys)).await, Code::NotFound, "ACCOUNT_NOT_FOUND");
+        make(&f, "browser-2", "").await;
+        f.finish().await;
+    }
+
+    async fn a_job_has_its_accounts_profile_and_a_profile_its_account(engine: Engine) {
+        let f = Farm::new(engine).await;
+        let app = f.b.app().await;
+        let account = f.account(&app, "ada").await;
+        let made = make(&f, "browser-1", &account.id).await;
+        let by_account = f.create(pb::NewJob { account_id: account.id.clone(), ..job("connect") }).await;
+        let by_profile = f.create(of("browser-1")).await;
+        for job in [by_account, by_profile] {
+            assert_eq!((&job.account_id, &job.profile_id), (&account.id, &made.id));
+            assert_eq!((job.execution_mode(), job.provider.as_str()), (pb::ExecutionMode::Cloud, "fake"));
+        }
+        assert_refused(f.try_create(of("browser-9")).await, Code::NotFound, "PROFILE_NOT_FOUND");
+        f.finish().await;
+    }
+
+    async fn a_profile_has_one_running_job(engine: Engine) {
+        let f = Farm::new(engine).await;
+        make(&f, "browser-1", "").await;
+        let first = f.create(of("browser-1")).await;
+        let second = f.create(of("browser-1")).await;
+        let free = f.create(job("connect")).await;
+        let claimed = f.claims(ask(10)).await;
+        let got: BTreeSet<_> = ids(&claimed).into_iter().collect();
+        assert_eq!(got, BTreeSet::from([first.id.clone(), free.id]));
+        f.assert_idle(&f.claims(ask(10)).await);
+        let held = claimed.iter().find(|it| job_of(it).id == first.id).unwrap();
+        f.complete(held).await.unwrap();
+        assert_eq!(ids(&f.claims(ask(10)).await), [second.id]);
+        f.finish().await;
+    }
+
+    async fn workers_that_race_for_a_profile_get_one_job(engine: Engine) {
+        let f = Farm::new(engine).await;
+        make(&f, "browser-1", "").await;
+        for _ in 0..8 {
+            f.create(of("browser-1")).await;
+        }
+        let claims = (0..8).map(|_| f.claims(ask(3)));
+        let claimed: Vec<_> = futures_util::future::join_all(claims).await.concat();
+        assert_eq!(claimed.len(), 1, "{:?}", ids(&claimed));
+        f.finish().await;
+    }
+
+    async fn a_captcha_is_recorded_on_the_job_and_on_its_profile(engine: Engine) {
+        let f = Farm::new(engine).await;
+        make(&f, "browser-1", "").await;
+        let job = f.create(of("browser-1")).await;
+        let claimed = f.claim().await;
+        let mut watch = f.watch(watching("")).await.unwrap();
+        for state in [pb::CaptchaState::Detected, pb::CaptchaState::Resolved] {
+            f.b.clock.advance(SECOND);
+            let met = pb::ReportProgressRequest { captcha: state.into(), ..Default::default() };
+            f.report(&claimed, met).await.unwrap();
+            assert_eq!(f.job(&job.id).await.progress.unwrap().captcha(), state);
+            let profile = f.profile_now("browser-1").await;
+            assert_eq!((profile.captcha(), micros(profile.captcha_time)), (state, f.b.clock.now().micros()));
+            let mut event = watch.next().await.1;
+            if event.r#type() == Told::Running {
+                // The claim's, which had no place yet when the watch began.
+                event = watch.next().await.1;
+            }
+            assert_eq!((event.r#type(), event.captcha()), (Told::Progressed, state));
+        }
+        let resolved = pb::ListProfilesRequest { captcha: pb::CaptchaState::Resolved.into(), ..Default::default() };
+        assert_eq!(f.jobs().list_profiles(resolved).await.unwrap().into_inner().profiles.len(), 1);
+        let detected = pb::ListProfilesRequest { captcha: pb::CaptchaState::Detected.into(), ..Default::default() };
+        assert!(f.jobs().list_profiles(detected).await.unwrap().into_inner().profiles.is_empty());
+        f.finish().await;
+    }
+
+    async fn a_profile_stays_while_jobs_of_it_are_not_finished(engine: Engine) {
+        let f = Farm::new(engine).await;
+        let made = make(&f, "browser-1", "").await;
+        let job = f.create(of("browser-1")).await;
+        let request = pb::DeleteProfileRequest { profile_id: made.id.clone(), ..Default::default() };
+        assert_refused(f.jobs().delete_profile(request.clone()).await, REFUSED, "HAS_OPEN_JOBS");
+        f.cancel(&job.id).await.unwrap();
+        f.jobs().delete_profile(request).await.unwrap();
+        assert_eq!(f.job(&job.id).await.profile_id, made.id);
+        f.finish().await;
+    }
+}
