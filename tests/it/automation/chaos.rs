@@ -55,10 +55,11 @@ const SETTINGS: &[(&str, &str)] = &[
 ];
 
 /// What a worker runs for each job, cheaply, by the shell's own words: it writes down when it began and
-/// ended. One in some hundred takes longer than a lease lasts: heartbeats have to keep it, and where
+/// ended; one that never got its job, since its worker was killed in that moment, does nothing. One in some
+/// hundred takes longer than a lease lasts: heartbeats have to keep it, and where
 /// its worker was killed it goes on while another one already has the job.
 const SCRIPT: &str = r#"#!/bin/sh
-read -r job
+read -r job || exit 1
 id=${job#*'"id":"'} token=${job#*'"lease_token":'}
 id=${id%%'"'*} token=${token%%[!0-9]*}
 read -r now rest </proc/uptime
