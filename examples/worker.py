@@ -21,8 +21,12 @@ def work(job, connect_url, tell):
 
 def beat(had, lease, over):
     while not over.wait(had.lease_duration.ToTimedelta().total_seconds() / 3):
-        if jobs.Heartbeat(pb.HeartbeatRequest(**lease), metadata=KEY, timeout=10).cancel:
-            os._exit(1)  # called off: a real worker stops its browser, and calls FailJob
+        try:
+            stop = jobs.Heartbeat(pb.HeartbeatRequest(**lease), metadata=KEY, timeout=10).cancel
+        except grpc.RpcError as error:  # out of reach: the next may come through; LEASE_LOST: somebody else has it
+            stop = error.code() == grpc.StatusCode.FAILED_PRECONDITION
+        if stop:
+            os._exit(1)  # a real worker stops its browser, and calls FailJob where the job was called off
 
 
 def tell(lease, step, percent):
@@ -30,14 +34,14 @@ def tell(lease, step, percent):
 
 
 while True:
-    ask = pb.ClaimJobsRequest(worker=f"worker.py:{os.getpid()}", wait={"seconds": 30})
+    ask = pb.ClaimJobsRequest(worker=f"worker.py:{os.getpid()}", kinds=["greet"], wait={"seconds": 30})
     for had in jobs.ClaimJobs(ask, metadata=KEY, timeout=40, wait_for_ready=True).jobs:
         lease, over = {"job_id": had.job.id, "lease_token": had.lease_token}, threading.Event()
         threading.Thread(target=beat, args=(had, lease, over), daemon=True).start()
         try:
             result = work(had.job, had.connect_url, lambda step, percent: tell(lease, step, percent))
             jobs.CompleteJob(pb.CompleteJobRequest(**lease, result=result), metadata=KEY, timeout=10)
-        except grpc.RpcError as error:  # LEASE_LOST: somebody else has it by now
+        except grpc.RpcError as error:  # such as LEASE_LOST: somebody else has it by now
             print(had.job.id, error.details(), file=sys.stderr)
         except Exception as error:  # its type alone: what it says may hold secrets
             failed = pb.FailJobRequest(**lease, reason="WORKER_ERROR", message=type(error).__name__)

@@ -260,8 +260,10 @@ impl Automation {
             }
             waiting.push(job.id.clone());
         }
-        if !waiting.is_empty() {
-            jobs::append_events(tx, &waiting, now).await?;
+        if let Some(job) = open.first()
+            && !waiting.is_empty()
+        {
+            jobs::append_events(tx, &job.tenant, &waiting, now).await?;
             let moved = u64::try_from(waiting.len()).unwrap_or(u64::MAX);
             let state = JobState::Cancelled.as_str();
             self.parts.metrics.job_moved(state, moved);
@@ -285,8 +287,8 @@ impl Automation {
         let mut after = String::new();
         let mut retried = 0;
         loop {
-            let mut turns = Turns::behind(retried);
             let (last, begun) = transact!(self.parts.store, |tx| {
+                let mut turns = Turns::behind(retried);
                 lock(&mut tx, tenant, id).await?;
                 let failed = jobs::failed_of_batch(&mut tx, tenant, id, &after, CHUNK).await?;
                 let begun = self.begin_again(&mut tx, &failed, &mut turns, now).await?;

@@ -194,6 +194,7 @@ impl Automation {
                 kinds: &claim.kinds,
                 mode: claim.mode,
                 full: &full,
+                now: self.parts.clock.now(),
                 limit: i64::try_from(limit).unwrap_or(i64::MAX),
             };
             let candidates = claims::candidates(tx, &query).await?;
@@ -213,7 +214,7 @@ impl Automation {
         }
         if !taken.is_empty() {
             let ids: Vec<String> = taken.iter().map(|job| job.id.clone()).collect();
-            jobs::append_events(tx, &ids, self.parts.clock.now()).await?;
+            jobs::append_events(tx, tenant, &ids, self.parts.clock.now()).await?;
         }
         Ok(taken)
     }

@@ -73,8 +73,8 @@ impl Automation {
             after.clone_from(&last.id);
             let ids: Vec<String> = page.iter().map(|job| job.id.clone()).collect();
             let of = BTreeSet::from_iter(page.into_iter().filter_map(|job| job.batch_id));
-            let mut turns = Turns::behind(redriven);
             redriven += transact!(self.parts.store, |tx| {
+                let mut turns = Turns::behind(redriven);
                 for batch_id in &of {
                     batches::lock(&mut tx, tenant, batch_id).await?;
                 }

@@ -174,8 +174,10 @@ impl Automation {
         for (tenant, batch_id) in opened {
             batches::reopen(tx, tenant, batch_id).await?;
         }
-        if !begun.is_empty() {
-            jobs::append_events(tx, &begun, now).await?;
+        if let Some(job) = locked.first()
+            && !begun.is_empty()
+        {
+            jobs::append_events(tx, &job.tenant, &begun, now).await?;
             let count = u64::try_from(begun.len()).unwrap_or(u64::MAX);
             let state = JobState::Pending.as_str();
             self.parts.metrics.job_moved(state, count);

@@ -95,10 +95,10 @@ impl Automation {
             Err(error) => crate::error::log(&error),
         };
         add(self.tend_heard().await);
-        // What ended comes before what would be handed out or tried again.
-        add(self.settle_all().await);
-        add(self.repeat(Step::Overdue).await);
+        // First what a lost worker holds up: each of these steps sees to the authorisations of its jobs.
         add(self.repeat(Step::Lapsed).await);
+        add(self.repeat(Step::Overdue).await);
+        add(self.settle_all().await);
         add(self.repeat(Step::Due).await);
         add(self.finish_all().await);
         outcome.map(|()| moved)
@@ -228,7 +228,7 @@ impl Automation {
             for ((tenant, priority), ids) in &groups {
                 let head = jobs::head_turn(&mut tx, tenant, *priority).await?;
                 claims::promote(&mut tx, tenant, *priority, ids, head).await?;
-                jobs::append_events(&mut tx, ids, now).await?;
+                jobs::append_events(&mut tx, tenant, ids, now).await?;
             }
             Ok(count)
         })?;

@@ -153,7 +153,7 @@ pub struct NewEvent {
     pub job_id: Option<String>,
     /// The batch of the job, or the batch that it is about.
     pub batch_id: Option<String>,
-    /// More about a job: [`JobDetail`] as JSON. None where a whole batch took the step at once.
+    /// More about a job: [`JobDetail`] as JSON.
     pub detail: Option<serde_json::Value>,
     /// When.
     pub created_at: Timestamp,

@@ -226,10 +226,12 @@ pub async fn any_tenant_delete_old(
     dead_before: Timestamp,
     limit: i64,
 ) -> Result<usize, Error> {
+    // With a failed job in it, for the longer of the two times.
+    let dead_before = dead_before.min(before);
     let clean = batches::finished_at.lt(before).and(HAS_NOT_FAILED);
     let dead = batches::finished_at.lt(dead_before).and(HAS_FAILED);
     let query = batches::table
-        .filter(batches::finished_at.lt(before.max(dead_before)))
+        .filter(batches::finished_at.lt(before))
         .filter(clean.or(dead))
         .order(batches::finished_at)
         .limit(limit)

@@ -23,10 +23,13 @@ const NOT_RUNNING: Literal = Literal("state <> 'running'");
 
 const SCHEDULED: Literal = Literal("state = 'scheduled'");
 
-/// No job of its browser profile is running.
+/// Its browser profile is there, and no job of it is running. A job whose profile went is passed over, or
+/// a few of them would hold up all others.
 const PROFILE_IS_IDLE: Literal = Literal(
-    "NOT EXISTS (SELECT 1 FROM automation_jobs AS others \
-     WHERE others.profile_id = automation_jobs.profile_id AND others.state = 'running')",
+    "(profile_id IS NULL OR (EXISTS (SELECT 1 FROM automation_profiles \
+     WHERE automation_profiles.id = automation_jobs.profile_id) \
+     AND NOT EXISTS (SELECT 1 FROM automation_jobs AS others \
+     WHERE others.profile_id = automation_jobs.profile_id AND others.state = 'running')))",
 );
 
 /// How many of a tenant's jobs are running, by provider; those without one are under the empty text.
@@ -65,6 +68,8 @@ pub struct ClaimQuery<'a> {
     pub mode: ExecutionMode,
     /// Providers that run as many jobs as they may.
     pub full: &'a [String],
+    /// Only those whose deadline is later.
+    pub now: Timestamp,
     /// At most so many.
     pub limit: i64,
 }
@@ -93,6 +98,11 @@ pub async fn candidates(tx: &mut Tx, asked: &ClaimQuery<'_>) -> Result<Vec<Candi
         .filter(any_mode.or(jobs::execution_mode.eq_any(modes)))
         .filter(jobs::provider.ne_all(asked.full))
         .filter(PROFILE_IS_IDLE)
+        .filter(
+            jobs::deadline_at
+                .is_null()
+                .or(jobs::deadline_at.gt(asked.now)),
+        )
         .order((jobs::priority.desc(), jobs::turn, jobs::id))
         .limit(asked.limit)
         .select((jobs::id, jobs::profile_id, jobs::provider));

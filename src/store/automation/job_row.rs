@@ -126,7 +126,7 @@ impl TryFrom<JobRow> for Job {
     }
 }
 
-/// What changes of a job.
+/// What a move changes of a job: its fencing token and worker are the claim's alone.
 #[derive(AsChangeset)]
 #[diesel(table_name = jobs, treat_none_as_null = true)]
 pub(super) struct JobChange {
@@ -137,9 +137,7 @@ pub(super) struct JobChange {
     run_at: Timestamp,
     deadline_at: Option<Timestamp>,
     attempt: i32,
-    lease_token: i64,
     lease_until: Option<Timestamp>,
-    worker: String,
     progress: JsonValue,
     failure_reason: String,
     failure_message: String,
@@ -160,9 +158,7 @@ impl From<&Job> for JobChange {
             run_at: job.run_at,
             deadline_at: job.deadline_at,
             attempt: job.attempt,
-            lease_token: job.lease_token,
             lease_until: job.lease_until,
-            worker: job.worker.clone(),
             progress: JsonValue::of(&job.progress),
             failure_reason: job.failure_reason.clone(),
             failure_message: job.failure_message.clone(),

@@ -2,7 +2,7 @@
 
 use diesel::dsl::sql;
 use diesel::prelude::*;
-use diesel::sql_types::{BigInt, Bool, Text};
+use diesel::sql_types::{BigInt, Bool, Nullable, Text};
 use diesel_async::RunQueryDsl;
 
 use super::job_row::{JobChange, JobRow, jobs_of};
@@ -10,7 +10,7 @@ use super::{FAILED, Literal, PENDING, busy_if_taken};
 use crate::model::{Job, JobState, Timestamp};
 use crate::store::Error;
 use crate::store::authorizations::FINISHED;
-use crate::store::columns::UtcTimestamp;
+use crate::store::columns::{Json, UtcTimestamp};
 use crate::store::locks::{delete_before, lock};
 use crate::store::pool::{Conn, Tx, on};
 use crate::store::schema::{authorizations, automation_jobs as jobs, events};
@@ -210,9 +210,21 @@ pub async fn has_open_of_profile(
     Ok(found.is_some())
 }
 
+/// A [`crate::model::JobDetail`], for either engine's function that makes an object.
+macro_rules! detail_fields {
+    () => {
+        "'worker', worker, 'step', progress->>'step', 'percent', progress->'percent', \
+         'message', progress->>'message', 'captcha', progress->>'captcha'"
+    };
+}
+
 /// Appends the events of jobs that a condition finds, as they now stand, by one statement.
 macro_rules! append_events {
     ($tx:expr, $now:expr, $of:expr) => {{
+        let detail = match $tx.as_conn() {
+            Conn::Sqlite(_) => concat!("json_object(", detail_fields!(), ")"),
+            Conn::Postgres(_) => concat!("jsonb_build_object(", detail_fields!(), ")"),
+        };
         let told = jobs::table.filter($of).order(jobs::id).select((
             jobs::tenant,
             sql::<Text>("'job_' || state"),
@@ -224,6 +236,7 @@ macro_rules! append_events {
             sql::<Text>("''"),
             jobs::id.nullable(),
             jobs::batch_id,
+            sql::<Nullable<Json>>(detail),
             $now.into_sql::<UtcTimestamp>(),
         ));
         let columns = (
@@ -237,6 +250,7 @@ macro_rules! append_events {
             events::reason,
             events::job_id,
             events::batch_id,
+            events::detail,
             events::created_at,
         );
         on!($tx, |c| diesel::insert_into(events::table)
@@ -247,10 +261,15 @@ macro_rules! append_events {
     }};
 }
 
-/// Appends an event for each of these jobs, of whatever tenant, as they now stand. The transaction has
-/// locked or made them.
-pub async fn append_events(tx: &mut Tx, ids: &[String], now: Timestamp) -> Result<(), Error> {
-    append_events!(tx, now, jobs::id.eq_any(ids))?;
+/// Appends an event for each of these jobs as they now stand. The transaction has locked or made them.
+pub async fn append_events(
+    tx: &mut Tx,
+    tenant: &str,
+    ids: &[String],
+    now: Timestamp,
+) -> Result<(), Error> {
+    let these = jobs::tenant.eq(tenant).and(jobs::id.eq_any(ids));
+    append_events!(tx, now, these)?;
     Ok(())
 }
 

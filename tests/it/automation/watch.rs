@@ -27,6 +27,8 @@ on_both_engines! {
         let told = &events[2];
         assert_eq!((told.step.as_str(), told.percent, told.message.as_str(), told.worker.as_str()), ("login_form", 40, "signing in", "worker-1"));
         assert_eq!(events[3].reason, "NO_SUCH_PAGE");
+        assert_eq!((events[1].worker.as_str(), events[5].worker.as_str()), ("worker-1", "worker-1"));
+        assert_eq!((events[4].step.as_str(), events[4].percent), ("login_form", 40));
         f.finish().await;
     }
 
