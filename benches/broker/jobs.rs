@@ -28,6 +28,9 @@ const BATCH: u64 = 1_000;
 /// Jobs of one message of `CreateBatch`: well below what a message may have.
 const MESSAGE: u64 = 1_000;
 
+/// Jobs are completed once all of a round are claimed, which takes a while.
+const LEASE: Duration = Duration::from_secs(600);
+
 /// A server with a queue, and a crew with a connection to it each.
 struct Stage {
     ground: Ground,
@@ -136,6 +139,7 @@ async fn claim(caller: &mut Caller, most: i32, wait: Duration) -> Outcome<Vec<He
         worker: "bench".to_owned(),
         max_jobs: most,
         wait: prost_types::Duration::try_from(wait).ok(),
+        lease: prost_types::Duration::try_from(LEASE).ok(),
         ..Default::default()
     };
     let claimed = caller.jobs.claim_jobs(request).await?.into_inner();

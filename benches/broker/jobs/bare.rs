@@ -13,14 +13,10 @@ use crate::Outcome;
 use crate::database::{self, Below};
 use crate::ground::Ground;
 
-/// How many of the copied jobs were claimed.
-const CLAIMED: &str = "SELECT count(*) AS number FROM bare_jobs WHERE state = 'running'";
-
-/// A table of jobs beside the service's, with the same rows waiting.
+/// A table of jobs beside the service's, with as many waiting.
 pub struct Bare {
     place: Place,
     below: Below,
-    claimed: usize,
 }
 
 enum Place {
@@ -70,20 +66,25 @@ impl Bare {
                 Place::Sqlite(Box::new(file))
             }
         };
-        below
-            .run("INSERT INTO bare_jobs SELECT * FROM automation_jobs WHERE state = 'pending'")
-            .await?;
+        let mut bare = Self { place, below };
+        bare.fill().await?;
         // What the planner knows is otherwise chance; SQLite is not analysed by the service either.
         if ground.schema().is_some() {
-            below
+            bare.below
                 .run("VACUUM ANALYZE bare_jobs, automation_jobs")
                 .await?;
         }
-        Ok(Self {
-            place,
-            below,
-            claimed: 0,
-        })
+        Ok(bare)
+    }
+
+    /// Has all jobs wait that wait in the service's table and were not here before.
+    pub async fn fill(&mut self) -> Outcome<()> {
+        self.below
+            .run(
+                "INSERT INTO bare_jobs SELECT * FROM automation_jobs WHERE state = 'pending' \
+                 AND NOT EXISTS (SELECT 1 FROM bare_jobs WHERE bare_jobs.id = automation_jobs.id)",
+            )
+            .await
     }
 
     /// How many claim at once.
@@ -97,7 +98,6 @@ impl Bare {
     /// Claims so many, by hands: how long it took.
     pub fn claim(&mut self, count: usize) -> Outcome<Duration> {
         let hands = count / usize::try_from(HAND)?;
-        self.claimed += hands * usize::try_from(HAND)?;
         match &mut self.place {
             Place::Sqlite(file) => {
                 let lease = (database::now() + 60_000_000).to_string();
@@ -138,13 +138,26 @@ impl Bare {
         }
     }
 
-    /// Whether as many were claimed as were counted.
-    pub async fn check(&mut self) -> Outcome<()> {
-        let claimed = self.below.number(CLAIMED).await?;
-        if usize::try_from(claimed)? != self.claimed {
-            return Err(format!("{claimed} bare jobs are claimed, not {}", self.claimed).into());
+    /// Completes what was claimed. Fails unless that is so much, and as many wait here and in the
+    /// service's table.
+    pub async fn complete(&mut self, claimed: usize, waiting: u64) -> Outcome<()> {
+        for (table, state, wanted) in [
+            ("bare_jobs", "running", u64::try_from(claimed)?),
+            ("bare_jobs", "pending", waiting),
+            ("automation_jobs", "pending", waiting),
+        ] {
+            let query = format!("SELECT count(*) AS number FROM {table} WHERE state = '{state}'");
+            let there = self.below.number(&query).await?;
+            if u64::try_from(there)? != wanted {
+                return Err(format!("{there} of {table} are {state}, not {wanted}").into());
+            }
         }
-        Ok(())
+        self.below
+            .run(
+                "UPDATE bare_jobs SET state = 'completed', lease_until = NULL, \
+                 finished_at = run_at WHERE state = 'running'",
+            )
+            .await
     }
 }
 

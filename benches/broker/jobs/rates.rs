@@ -82,7 +82,8 @@ pub async fn measure(scale: Scale) -> Outcome<Section> {
     let mut section = Section::new("Jobs a second", TEXT.to_owned(), HEAD);
     let waiting = scale.of(100_000, 5_000);
     let rounds = scale.of(5, 2);
-    let batches = scale.of(4, 1);
+    // Enough for what a round begins with, such as connections of the bare claim, to be nothing.
+    let batches = scale.of(12, 1);
     // Of each of the crew, and with the batches a whole number of hands for each of them.
     let singles = scale.of(60, 35);
     for engine in Engine::ALL {
@@ -122,6 +123,7 @@ pub async fn measure(scale: Scale) -> Outcome<Section> {
             let new = usize::try_from(batches * BATCH)?;
             many.add(new, began.elapsed(), times);
 
+            bare.fill().await?;
             // Whoever is first in a round has another machine than whoever is second.
             let all = new + singles * WORKERS;
             let first = round % 2 == 0;
@@ -137,8 +139,8 @@ pub async fn measure(scale: Scale) -> Outcome<Section> {
             let (times, took) =
                 together(work.map(|(one, held)| complete_share(one.clone(), held))).await?;
             completions.add(all, took, times.into_iter().flatten());
+            bare.complete(all, waiting).await?;
         }
-        bare.check().await?;
         let share = throughput::share(&claims.rates, &bare_claims.rates);
         let itself = throughput::share(&bare_claims.rates, &bare_claims.rates);
         for (measured, share) in [
