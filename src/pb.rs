@@ -1,6 +1,8 @@
 //! Generated from the protos: messages, servers and clients.
 #![allow(missing_docs, clippy::all, clippy::indexing_slicing)]
 
+pub mod json;
+
 tonic::include_proto!("tokenbroker.v1");
 
 /// Every proto of the service, for reflection and for tests that go through all RPCs.

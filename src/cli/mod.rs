@@ -12,7 +12,6 @@ mod person;
 mod serve;
 mod user;
 mod version;
-mod wire;
 mod work;
 
 use std::fmt::Write as _;

@@ -12,10 +12,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
+use futures_util::FutureExt as _;
+use futures_util::future::BoxFuture;
 use secrecy::SecretString;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 use zeroize::Zeroizing;
 
 use self::attempt::{Attempt, PAUSE_FIRST, PAUSE_MOST};
@@ -30,6 +32,9 @@ const API_KEY: &str = "TOKENBROKER_API_KEY";
 
 /// The most jobs that one claim hands out.
 const CLAIM_MAX: usize = 100;
+
+/// How long the answer to a claim that is under way is waited for when the worker is to stop.
+const LATE: Duration = Duration::from_secs(2);
 
 /// Claim automation jobs and run a command for each
 ///
@@ -49,10 +54,12 @@ const CLAIM_MAX: usize = 100;
 /// an attempt, and any other fails the attempt (EXIT_STATUS). Standard error, and lines that are no
 /// such JSON, are passed on to standard error and sent nowhere.
 ///
-/// The lease is renewed while the command runs. A job that is called off, or lost to another
-/// worker, has its command killed with all that it started. At SIGTERM or SIGINT no more jobs are
-/// claimed; commands may end within --grace, then they are killed and their jobs handed back
-/// without spending an attempt. A second signal does that at once.
+/// The lease is renewed while the command runs. A job that was lost to another worker has its
+/// command killed at once, with all that it started; one that is called off has it ended (SIGTERM,
+/// 2 s later SIGKILL). A command that runs for longer than --timeout is ended likewise, and the
+/// attempt fails (TIMEOUT). At SIGTERM or SIGINT no more jobs are claimed; commands may end within
+/// --grace, then they are ended likewise and their jobs handed back without spending an attempt. A
+/// second signal kills them at once.
 ///
 /// The API key (role worker) comes from --api-key-file or the variable TOKENBROKER_API_KEY. No
 /// variable that begins with TOKENBROKER_ is passed on to commands.
@@ -104,10 +111,13 @@ pub(super) struct Work {
     /// End with 0 once a claim has waited in vain and nothing runs
     #[arg(long)]
     drain: bool,
-    /// How long commands may run on after the first signal
+    /// How long a command may run, 1s to 24h; until the job's deadline when not given
+    #[arg(long, value_name = "DURATION", value_parser = limit)]
+    timeout: Option<Duration>,
+    /// How long commands may run on after the first signal, 0s to 7d
     #[arg(long, value_name = "DURATION", default_value = "25s", value_parser = span)]
     grace: Duration,
-    /// How long the service may be out of reach before the worker gives up with 1
+    /// How long the service may be out of reach before the worker gives up with 1, 0s to 7d
     #[arg(long, value_name = "DURATION", default_value = "5m", value_parser = span)]
     patience: Duration,
 }
@@ -122,31 +132,37 @@ enum ExecutionMode {
 }
 
 fn lease(text: &str) -> Result<Duration, String> {
-    let lease = span(text)?;
-    let bounds = Duration::from_secs(3)..=Duration::from_secs(60 * 60);
-    let within = bounds.contains(&lease).then_some(lease);
-    within.ok_or_else(|| "3s to 1h can be given".to_owned())
+    within(text, "3s", "1h")
 }
 
 fn wait(text: &str) -> Result<Duration, String> {
-    let wait = span(text)?;
-    let within = (wait <= Duration::from_secs(60)).then_some(wait);
-    within.ok_or_else(|| "0s to 1m can be given".to_owned())
+    within(text, "0s", "1m")
+}
+
+fn limit(text: &str) -> Result<Duration, String> {
+    within(text, "1s", "24h")
 }
 
 fn span(text: &str) -> Result<Duration, String> {
-    const LONGEST: Duration = Duration::from_secs(7 * 24 * 60 * 60);
-    match humantime::parse_duration(text) {
-        Err(_) => Err("write a duration such as 90s or 5m".to_owned()),
-        Ok(span) if span > LONGEST => Err("7d is the longest".to_owned()),
-        Ok(span) => Ok(span),
-    }
+    within(text, "0s", "7d")
+}
+
+fn within(text: &str, least: &str, most: &str) -> Result<Duration, String> {
+    let read = |text: &str| {
+        humantime::parse_duration(text).map_err(|_| "write a duration such as 90s or 5m".to_owned())
+    };
+    let given = read(text)?;
+    let fits = read(least)? <= given && given <= read(most)?;
+    fits.then_some(given)
+        .ok_or_else(|| format!("{least} to {most} can be given"))
 }
 
 /// What every attempt needs to know.
 struct Settings {
     exec: Vec<OsString>,
     credentials: bool,
+    /// How long a command may run.
+    timeout: Option<Duration>,
     grace: Duration,
     patience: Duration,
 }
@@ -194,12 +210,14 @@ impl Work {
             settings: Arc::new(Settings {
                 exec: self.exec,
                 credentials: self.credentials,
+                timeout: self.timeout,
                 grace: self.grace,
                 patience: self.patience,
             }),
             phase,
             concurrency: usize::from(self.concurrency),
             drain: self.drain,
+            claiming: None,
             running: JoinSet::new(),
         };
         working.work(signals).await
@@ -214,6 +232,8 @@ struct Working {
     phase: watch::Sender<Phase>,
     concurrency: usize,
     drain: bool,
+    /// The claim under way. Its jobs may be on their way here when the worker is to stop.
+    claiming: Option<BoxFuture<'static, Result<Vec<Claimed>, Refusal>>>,
     running: JoinSet<Result<(), String>>,
 }
 
@@ -235,6 +255,7 @@ impl Working {
             phase.send_replace(Phase::Now);
         };
         let ended = async {
+            self.return_late().await;
             let mut trouble = None;
             while let Some(ended) = self.running.join_next().await {
                 trouble = trouble.or(failed(ended));
@@ -264,7 +285,7 @@ impl Working {
             }
             let idle = self.running.is_empty();
             let free = (self.concurrency - self.running.len()).min(CLAIM_MAX);
-            match self.calls.claim(&self.ask, free).await {
+            match self.claim(free).await {
                 Ok(jobs) => {
                     unreachable.is_reached();
                     if jobs.is_empty() && idle && self.drain {
@@ -288,14 +309,50 @@ impl Working {
         }
     }
 
+    /// Up to so many jobs. The claim is kept where this is dropped before its end.
+    async fn claim(&mut self, most: usize) -> Result<Vec<Claimed>, Refusal> {
+        let (calls, ask) = (self.calls.clone(), self.ask.clone());
+        let claiming = async move { calls.claim(&ask, most).await }.boxed();
+        let claimed = self.claiming.insert(claiming).await;
+        self.claiming = None;
+        claimed
+    }
+
+    /// Hands back what the claim brings that was under way. Given up after that it brings nothing:
+    /// the service takes back what nobody waits for.
+    async fn return_late(&mut self) {
+        let Some(claiming) = self.claiming.take() else {
+            return;
+        };
+        let mut phase = self.phase.subscribe();
+        let claimed = tokio::select! {
+            claimed = timeout(LATE, claiming) => claimed,
+            _ = phase.wait_for(|phase| matches!(phase, Phase::Now)) => return,
+        };
+        let Ok(Ok(jobs)) = claimed else {
+            return;
+        };
+        for job in jobs {
+            let attempt = self.attempt(job);
+            self.running.spawn(async move {
+                attempt.hand_back().await;
+                Ok(())
+            });
+        }
+    }
+
     fn begin(&mut self, job: Claimed) {
-        let attempt = Attempt {
+        let attempt = self.attempt(job);
+        self.running.spawn(attempt.run());
+    }
+
+    fn attempt(&self, job: Claimed) -> Attempt {
+        Attempt {
             calls: self.calls.clone(),
             settings: self.settings.clone(),
             phase: self.phase.subscribe(),
             job,
-        };
-        self.running.spawn(attempt.run());
+        }
     }
 }
 
@@ -414,5 +471,13 @@ mod tests {
         assert_eq!(work.kinds, ["a"]);
         assert!(!work.drain);
         assert!(Cli::try_parse_from(["tokenbroker", "work"]).is_err());
+    }
+
+    #[test]
+    fn a_command_may_be_given_a_second_to_a_day() {
+        for (span, fits) in [("0s", false), ("1s", true), ("24h", true), ("25h", false)] {
+            let line = ["tokenbroker", "work", "--timeout", span, "--exec", "true"];
+            assert_eq!(Cli::try_parse_from(line).is_ok(), fits, "{span}");
+        }
     }
 }

@@ -1,14 +1,12 @@
 //! The wire's words for the model's, and back.
 
-use std::time::Duration;
-
-use prost_types::value::Kind;
 use secrecy::{ExposeSecret as _, SecretString};
-use serde_json::{Map, Value};
 
 use crate::error::Error;
 use crate::model::{ConnectionKind, RefreshPolicy, Timestamp};
 use crate::pb;
+
+pub use crate::pb::json::{duration, from_structure, structure};
 
 /// A time of the model on the wire.
 pub fn timestamp(time: Timestamp) -> prost_types::Timestamp {
@@ -29,14 +27,6 @@ pub fn from_timestamp(time: &prost_types::Timestamp) -> Option<Timestamp> {
     (FIRST..=LAST)
         .contains(&time.seconds)
         .then(|| Timestamp::from_micros(time.seconds * 1_000_000 + i64::from(nanos / 1_000)))
-}
-
-/// A duration of the model on the wire.
-pub fn duration(duration: Duration) -> prost_types::Duration {
-    prost_types::Duration {
-        seconds: i64::try_from(duration.as_secs()).unwrap_or(i64::MAX),
-        nanos: i32::try_from(duration.subsec_nanos()).unwrap_or(0),
-    }
 }
 
 /// A secret that an answer shows; empty where there is none.
@@ -73,65 +63,6 @@ pub fn from_policy(field: &str, number: i32) -> Result<RefreshPolicy, Error> {
         Ok(pb::RefreshPolicy::WhenUsed) => Ok(RefreshPolicy::WhenUsed),
         Ok(pb::RefreshPolicy::OnDemand) => Ok(RefreshPolicy::OnDemand),
         Err(_) => Err(Error::invalid(field, "is no refresh policy")),
-    }
-}
-
-/// JSON on the wire.
-pub fn structure(map: &Map<String, Value>) -> prost_types::Struct {
-    prost_types::Struct {
-        fields: map
-            .iter()
-            .map(|(key, value)| (key.clone(), wire_value(value)))
-            .collect(),
-    }
-}
-
-fn wire_value(value: &Value) -> prost_types::Value {
-    let kind = match value {
-        Value::Null => Kind::NullValue(0),
-        Value::Bool(flag) => Kind::BoolValue(*flag),
-        Value::Number(number) => Kind::NumberValue(number.as_f64().unwrap_or(0.0)),
-        Value::String(text) => Kind::StringValue(text.clone()),
-        Value::Array(values) => Kind::ListValue(prost_types::ListValue {
-            values: values.iter().map(wire_value).collect(),
-        }),
-        Value::Object(map) => Kind::StructValue(structure(map)),
-    };
-    prost_types::Value { kind: Some(kind) }
-}
-
-/// JSON of the wire. Whole numbers come out as such: the wire knows only doubles.
-pub fn from_structure(structure: prost_types::Struct) -> Map<String, Value> {
-    structure
-        .fields
-        .into_iter()
-        .map(|(key, value)| (key, json_value(value)))
-        .collect()
-}
-
-fn json_value(value: prost_types::Value) -> Value {
-    match value.kind {
-        None | Some(Kind::NullValue(_)) => Value::Null,
-        Some(Kind::BoolValue(flag)) => Value::Bool(flag),
-        Some(Kind::NumberValue(number)) => json_number(number),
-        Some(Kind::StringValue(text)) => Value::String(text),
-        Some(Kind::ListValue(list)) => list.values.into_iter().map(json_value).collect(),
-        Some(Kind::StructValue(inner)) => Value::Object(from_structure(inner)),
-    }
-}
-
-/// Doubles hold whole numbers exactly up to here.
-const EXACT: f64 = 9_007_199_254_740_992.0;
-
-#[allow(
-    clippy::cast_possible_truncation,
-    reason = "whole and within the exact range, as just checked"
-)]
-fn json_number(number: f64) -> Value {
-    if number.fract() == 0.0 && number.abs() <= EXACT {
-        Value::from(number as i64)
-    } else {
-        Value::from(number)
     }
 }
 

@@ -2,20 +2,34 @@
 //
 //   tokenbroker work … --credentials --exec node browser_worker.mjs
 //
-// Standard input: the job as one line of JSON, with the link of its authorisation and its account's credentials.
+// Standard input: the job as one line of JSON, with the link of its authorisation, its account's credentials, and what
+// those must hash to: the provider takes any.
 // Standard output: how far it is, a line of JSON each. The callback completes the job, so that there is no more to say
 // at the end than what went wrong.
+import { createHash } from 'node:crypto';
 import { text } from 'node:stream/consumers';
 import { setTimeout as pause } from 'node:timers/promises';
 import { launch, visit } from './browser.mjs';
 
 /** Long enough for a report to be told by itself, not together with the next. */
 const REPORT = 1_000;
+/** How long a one-time code is good, in milliseconds. */
+const STEP = 30_000;
 const PERCENT = { 'sign-in': 30, consent: 70 };
 
 const say = (line) => process.stdout.write(`${JSON.stringify(line)}\n`);
 const job = JSON.parse(await text(process.stdin));
-const { username, password, totp_code: code } = job.credentials ?? {};
+const { username, password = '', totp_code: code = '' } = job.credentials ?? {};
+const sha256 = (secret) => createHash('sha256').update(secret).digest('hex');
+
+/** Why these are not the credentials of the job's account; nothing where they are. */
+function fault() {
+  const { password_sha256: wanted, code_sha256: codes } = job.payload;
+  if (sha256(password) !== wanted) return 'WRONG_PASSWORD';
+  // It was made when the job was claimed, which may have been in the step before.
+  const step = Math.floor(Date.now() / STEP);
+  return [step, step - 1].some((one) => codes[one] === sha256(code)) ? undefined : 'WRONG_CODE';
+}
 
 async function seen(step) {
   say({ step, percent: PERCENT[step] });
@@ -28,8 +42,8 @@ async function seen(step) {
 }
 
 async function work() {
-  if (!username || !password) return { fail: { reason: 'NO_PASSWORD', permanent: true } };
-  if (job.payload.totp && !/^\d{6}$/.test(code ?? '')) return { fail: { reason: 'NO_CODE', permanent: true } };
+  const reason = fault();
+  if (reason) return { fail: { reason, permanent: true } };
   const browser = await launch();
   try {
     const done = await visit(browser, job.connect_url, { login: username, password, seen });

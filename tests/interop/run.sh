@@ -7,7 +7,7 @@
 #
 # `run.sh playground` starts that provider alone, on http://127.0.0.1:9400, for the tour in README.md; it needs npm only.
 #
-# Needs chromium, npm, python3 with venv, and grpcurl: `.ci/setup` installs them. The Node.js that runs the check and
+# Needs chromium, npm, python3 with venv, grpcurl and jq: `.ci/setup` installs them. The Node.js that runs the check and
 # all packages are pinned by package-lock.json and requirements.txt and installed beside the build.
 #   TOKENBROKER_BIN     the binary to check, instead of building target/debug/tokenbroker
 #   ACCESS_TOKEN_TTL    seconds an access token lives at the provider (20)
@@ -24,6 +24,7 @@ need npm
 if [ "${1:-}" != playground ]; then
   need python3
   need grpcurl
+  need jq
 fi
 
 if ! cmp -s package-lock.json node_modules/.installed; then

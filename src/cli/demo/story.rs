@@ -16,9 +16,9 @@ use super::ground::Ground;
 use super::person::{self, Person};
 use super::stage::{CLIENT_SECRET, Stage, quoted};
 use crate::cli::Failure;
-use crate::cli::wire::{duration, structure};
 use crate::clock::Clock;
 use crate::pb;
+use crate::pb::json::{duration, structure};
 
 /// How long a step may take.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -166,7 +166,7 @@ impl Story<'_> {
         let request = pb::CreateProviderRequest {
             provider_id: provider_id.clone(),
             issuer: issuer.clone(),
-            definition: Some(structure(&definition)),
+            definition: definition.as_object().map(structure),
             ..pb::CreateProviderRequest::default()
         };
         self.calls.create_provider(request).await?;

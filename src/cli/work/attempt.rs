@@ -93,6 +93,13 @@ impl Attempt {
         outcome
     }
 
+    /// Hands it back without having begun.
+    pub(super) async fn hand_back(self) {
+        let keeper = Keeper::new(&self.calls, &self.job);
+        let ended = self.settle(&keeper, Verdict::HandBack).await;
+        say(&self.job, &ended);
+    }
+
     /// Runs the command.
     async fn drive(
         &self,
@@ -116,6 +123,7 @@ impl Attempt {
         line.push(b'\n');
         drop(told);
         let mut command = Command::start(&self.settings.exec, line)?;
+        let mut overdue = pin!(overdue(self.settings.timeout));
 
         let mut end = None;
         let mut heard = |line: Line| self.heed(keeper, line, &mut end);
@@ -136,6 +144,7 @@ impl Attempt {
                         tokio::select! {
                             _ = command.until(end, &mut heard) => {}
                             _ = &mut halted => {}
+                            _ = &mut overdue => {}
                         }
                         command.end(TERM, &mut heard).await;
                         return Ok(Verdict::CalledBack);
@@ -148,14 +157,25 @@ impl Attempt {
                     let status = command.end(patience, &mut heard).await;
                     break (status, Some(Verdict::HandBack));
                 }
+                limit = &mut overdue => {
+                    let status = command.end(TERM, &mut heard).await;
+                    let limit = humantime::format_duration(limit);
+                    let text = format!("the command ran for longer than {limit}");
+                    break (status, Some(failed("TIMEOUT", &text, false)));
+                }
             }
         };
         command.last_words(&mut heard).await;
-        match otherwise {
+        match (otherwise, &end) {
+            // What it said of its failure says more than that it took too long.
+            (Some(Verdict::End(_)), Some(End::Fail(_) | End::Snooze(_))) => {}
             // Asked to end, it may have finished instead.
-            Some(otherwise) if !status.is_some_and(|status| status.success()) => Ok(otherwise),
-            _ => Ok(Verdict::End(judge(status, end))),
+            (Some(otherwise), _) if !status.is_some_and(|status| status.success()) => {
+                return Ok(otherwise);
+            }
+            _ => {}
         }
+        Ok(Verdict::End(judge(status, end)))
     }
 
     /// What a command wrote.
@@ -270,7 +290,9 @@ impl Attempt {
                 Err(Refusal::Passing(text)) if began.elapsed() < self.settings.patience => {
                     say(&self.job, &text);
                 }
-                Err(Refusal::NotYet) if began.elapsed() < CALLBACK => {}
+                Err(Refusal::NotYet) if began.elapsed() < CALLBACK => {
+                    pause = pause.min(CALLBACK / 10);
+                }
                 Err(Refusal::Passing(text)) => return format!("left: {text}"),
                 Err(Refusal::NotYet) if !refused => {
                     refused = true;
@@ -353,6 +375,15 @@ async fn halted(mut phase: watch::Receiver<Phase>) -> Duration {
             Phase::Now => return Duration::ZERO,
         }
     }
+}
+
+/// Ends when a command has run for as long as it may: that long.
+async fn overdue(limit: Option<Duration>) -> Duration {
+    let Some(limit) = limit else {
+        return future::pending().await;
+    };
+    sleep(limit).await;
+    limit
 }
 
 /// Ends when a worker that stops has waited long enough for the service.

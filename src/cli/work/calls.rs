@@ -12,10 +12,10 @@ use tonic_types::StatusExt as _;
 use zeroize::Zeroizing;
 
 use super::lines::{Failure, Progress};
-use crate::cli::wire;
 use crate::model::Captcha;
 use crate::pb;
 use crate::pb::automation_jobs_client::AutomationJobsClient;
+use crate::pb::json::{duration, from_structure, structure};
 
 /// How long connecting may take.
 const CONNECT: Duration = Duration::from_secs(10);
@@ -151,8 +151,8 @@ impl Calls {
             max_jobs: i32::try_from(most).unwrap_or(i32::MAX),
             kinds: ask.kinds.clone(),
             execution_mode: ask.execution_mode.into(),
-            wait: Some(wire::duration(ask.wait)),
-            lease: ask.lease.map(wire::duration),
+            wait: Some(duration(ask.wait)),
+            lease: ask.lease.map(duration),
         };
         let request = self.request(message, ask.wait + ANSWER);
         let answer = answered("ClaimJobs", self.jobs.clone().claim_jobs(request).await)?;
@@ -187,7 +187,7 @@ impl Calls {
             step: progress.step,
             percent: progress.percent,
             message: progress.message,
-            checkpoint: progress.checkpoint.as_ref().map(wire::of_object),
+            checkpoint: progress.checkpoint.as_ref().map(structure),
             captcha: captcha.into(),
         };
         let request = self.request(message, ANSWER);
@@ -209,7 +209,7 @@ impl Calls {
         let message = pb::CompleteJobRequest {
             job_id: lease.job.clone(),
             lease_token: lease.token,
-            result: result.map(wire::of_object),
+            result: result.map(structure),
             connection_id: connection_id.to_owned(),
         };
         let request = self.request(message, ANSWER);
@@ -229,7 +229,7 @@ impl Calls {
             reason: failure.reason.clone(),
             message: failure.message.clone(),
             permanent: failure.permanent,
-            retry_delay: failure.retry.map(wire::duration),
+            retry_delay: failure.retry.map(duration),
         };
         let request = self.request(message, ANSWER);
         let answer = answered("FailJob", self.jobs.clone().fail_job(request).await)?;
@@ -245,7 +245,7 @@ impl Calls {
         let message = pb::SnoozeJobRequest {
             job_id: lease.job.clone(),
             lease_token: lease.token,
-            delay: (!delay.is_zero()).then(|| wire::duration(delay)),
+            delay: (!delay.is_zero()).then(|| duration(delay)),
         };
         let request = self.request(message, ANSWER);
         let answer = answered("SnoozeJob", self.jobs.clone().snooze_job(request).await)?;
@@ -371,7 +371,7 @@ fn story(job: pb::Job) -> Map<String, Value> {
     tell(&mut told, "id", job.id);
     tell(&mut told, "kind", job.kind);
     let payload = job.payload.unwrap_or_default();
-    told.insert("payload".to_owned(), wire::object(payload));
+    told.insert("payload".to_owned(), object(payload));
     tell(&mut told, "batch_id", job.batch_id);
     tell(&mut told, "account_id", job.account_id);
     tell(&mut told, "execution_mode", mode.to_owned());
@@ -394,7 +394,7 @@ fn story(job: pb::Job) -> Map<String, Value> {
         come.insert("percent".to_owned(), progress.percent.into());
         tell(&mut come, "message", progress.message);
         if let Some(checkpoint) = progress.checkpoint {
-            come.insert("checkpoint".to_owned(), wire::object(checkpoint));
+            come.insert("checkpoint".to_owned(), object(checkpoint));
         }
         if !captcha.is_null() {
             come.insert("captcha".to_owned(), captcha);
@@ -406,6 +406,11 @@ fn story(job: pb::Job) -> Map<String, Value> {
     tell(&mut told, "authorization_id", job.authorization_id);
     tell_time(&mut told, "create_time", job.create_time);
     told
+}
+
+/// A `Struct` as it is told.
+fn object(object: prost_types::Struct) -> Value {
+    Value::Object(from_structure(object))
 }
 
 fn tell(told: &mut Map<String, Value>, name: &str, value: String) {

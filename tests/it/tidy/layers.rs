@@ -117,11 +117,6 @@ pub const EXCEPTIONS: &[(&str, &str, &str)] = &[
         "some fields of what it sends are of these types",
     ),
     (
-        "src/cli/wire.rs",
-        "prost_types",
-        "what the commands send and get has fields of these types",
-    ),
-    (
         "src/cli/work/calls.rs",
         "tonic",
         "a worker is a client, wherever it runs; the binary that has the service brings it along",
