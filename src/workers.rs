@@ -79,7 +79,7 @@ impl Workers {
         tend_what_is_heard(&tasks, stop, Arc::clone(&automation));
         every(&tasks, stop, config.automation.scan_interval, move || {
             let automation = Arc::clone(&automation);
-            async move { automation.tend().await.map(drop) }
+            async move { automation.tend().await }
         });
         let growing = Arc::clone(&trail);
         every(&tasks, stop, CHAIN_INTERVAL, move || {

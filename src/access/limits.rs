@@ -23,6 +23,8 @@ use crate::model::RateLimit;
 /// How long a caller with too many streams should wait: they end by themselves or not at all.
 const STREAMS_FULL_FOR: Duration = Duration::from_secs(5);
 
+const SECOND: Duration = Duration::from_secs(1);
+
 /// Tells the limiter the time: a duration since some fixed moment.
 #[derive(Clone, Debug)]
 struct Ticks(Clock);
@@ -44,14 +46,14 @@ pub struct Bucket {
 }
 
 impl Bucket {
-    /// Full: `most` at once, and as many again in each `period`.
-    pub fn new(most: NonZeroU32, period: Duration, clock: &Clock) -> Self {
+    /// Full: `burst` at once, and `most` again in each `period`.
+    pub fn new(most: NonZeroU32, period: Duration, burst: NonZeroU32, clock: &Clock) -> Self {
         // A period too short to be shared out has no limit worth the name: a nanosecond each.
         let each = (period / most.get()).max(Duration::from_nanos(1));
         let quota = Quota::with_period(each).unwrap_or(Quota::per_second(most));
         let ticks = Ticks(clock.clone());
         Self {
-            governor: RateLimiter::direct_with_clock(quota.allow_burst(most), ticks.clone()),
+            governor: RateLimiter::direct_with_clock(quota.allow_burst(burst), ticks.clone()),
             ticks,
         }
     }
@@ -69,7 +71,7 @@ impl Bucket {
 /// The limits of one caller. Charging it is one atomic exchange: no lock, no allocation.
 #[derive(Debug)]
 pub struct Limiter {
-    bucket: Option<(Governor, Ticks, RateLimit)>,
+    bucket: Option<(Bucket, RateLimit)>,
     streams: Arc<Streams>,
 }
 
@@ -105,10 +107,8 @@ impl Limiter {
     fn new(limit: Option<RateLimit>, clock: &Clock, streams: Arc<Streams>) -> Self {
         let bucket = limit.and_then(|limit| {
             let rate = NonZeroU32::new(limit.requests_per_second)?;
-            let quota = Quota::per_second(rate).allow_burst(NonZeroU32::new(limit.burst)?);
-            let ticks = Ticks(clock.clone());
-            let bucket = RateLimiter::direct_with_clock(quota, ticks.clone());
-            Some((bucket, ticks, limit))
+            let burst = NonZeroU32::new(limit.burst)?;
+            Some((Bucket::new(rate, SECOND, burst, clock), limit))
         });
         Self { bucket, streams }
     }
@@ -118,16 +118,16 @@ impl Limiter {
     /// # Errors
     /// [`Error::RateLimited`] with the time until the next call has a chance.
     pub fn charge(&self) -> Result<(), Error> {
-        let Some((bucket, ticks, limit)) = &self.bucket else {
+        let Some((bucket, limit)) = &self.bucket else {
             return Ok(());
         };
-        bucket.check().map_err(|until| Error::RateLimited {
+        bucket.take().map_err(|retry_after| Error::RateLimited {
             limit: "requests_per_second",
             message: format!(
                 "the caller may call {} times a second, and {} times at once",
                 limit.requests_per_second, limit.burst
             ),
-            retry_after: until.wait_time_from(ticks.now()),
+            retry_after,
         })
     }
 
@@ -155,14 +155,13 @@ impl Limiter {
 
     /// What its rate is limited to.
     fn limit(&self) -> Option<RateLimit> {
-        self.bucket.as_ref().map(|(_, _, limit)| *limit)
+        self.bucket.as_ref().map(|(_, limit)| *limit)
     }
 
     /// How long without a call makes any bucket of this limit full again.
     fn refilled_after(&self) -> Duration {
         self.limit().map_or(Duration::ZERO, |limit| {
-            Duration::from_secs(1)
-                .mul_f64(f64::from(limit.burst) / f64::from(limit.requests_per_second.max(1)))
+            SECOND.mul_f64(f64::from(limit.burst) / f64::from(limit.requests_per_second.max(1)))
         })
     }
 

@@ -6,12 +6,13 @@ use serde_json::json;
 use zeroize::Zeroizing;
 
 use super::credentials::Credentials;
+use super::steps::overtaken;
 use super::{Automation, permit};
 use crate::access::audit::{self, Action, Entry};
 use crate::access::requests::{self, Once, Outcome};
 use crate::access::{Caller, Permission};
 use crate::error::{Error, Precondition, Resource};
-use crate::model::{Account, ConnectionKind, IdKind, Timestamp};
+use crate::model::{Account, ConnectionKind, IdKind, Timestamp, put};
 use crate::store::automation::accounts::AccountQuery;
 use crate::store::{self, Conn, Tx, transact};
 
@@ -20,19 +21,19 @@ use crate::store::{self, Conn, Tx, transact};
 pub struct NewAccount {
     /// The provider's id.
     pub provider: String,
-    /// Who it is there.
+    /// Who it is there: 1 to 320 characters.
     pub username: String,
-    /// For people.
+    /// For people: at most 200 characters.
     pub display_name: String,
     /// What sort of credential it is to give.
     pub kind: ConnectionKind,
-    /// Whose its connection will be; the username where it is empty.
+    /// Whose its connection will be: at most 255 characters; the username where it is empty.
     pub owner: String,
     /// The app that it is connected through, by id.
     pub app_id: Option<String>,
-    /// The account's own OAuth client; empty for none.
+    /// The account's own OAuth client: at most 500 characters; empty for none.
     pub client_id: String,
-    /// The caller's own.
+    /// The caller's own: at most 32, each name at most 63 and each value at most 200 characters.
     pub labels: BTreeMap<String, String>,
     /// What it signs in with.
     pub credentials: Credentials,
@@ -269,9 +270,10 @@ impl Automation {
             if store::automation::jobs::has_open_of_account(&mut tx, tenant, id).await? {
                 return Err(has_open_jobs("account"));
             }
-            store::automation::accounts::delete(&mut tx, tenant, id).await?;
+            let now = self.parts.clock.now();
+            store::automation::accounts::delete(&mut tx, tenant, id, now).await?;
             let entry = account_entry(Action::AccountDeleted, caller, &account);
-            audit::record(&mut tx, &entry, self.parts.clock.now()).await?;
+            audit::record(&mut tx, &entry, now).await?;
             Ok(())
         })
     }
@@ -280,8 +282,8 @@ impl Automation {
     /// changes nothing.
     ///
     /// # Errors
-    /// [`Error::NotFound`] for the account or the connection; [`Error::Constrained`] for a caller with
-    /// constraints.
+    /// [`Error::NotFound`] for the account or the connection; [`Error::InvalidArgument`] for a connection
+    /// at another provider; [`Error::Constrained`] for a caller with constraints.
     pub async fn mark_connected(
         &self,
         caller: &Caller,
@@ -296,9 +298,7 @@ impl Automation {
                 return Ok(account);
             }
             if let Some(connection) = connection_id {
-                let known = store::connections::find(&mut tx, tenant, connection).await?;
-                known
-                    .ok_or_else(|| Error::NotFound(Resource::Connection, connection.to_owned()))?;
+                connectable(&mut tx, tenant, &account.provider, connection).await?;
             }
             let now = self.parts.clock.now();
             store::automation::accounts::connect(&mut tx, tenant, id, connection_id, now).await?;
@@ -327,27 +327,11 @@ impl Automation {
     }
 }
 
-/// Somebody wrote between our reading and our writing: the transaction runs again.
-pub(super) fn overtaken() -> Error {
-    Error::Store(store::Error::Busy("the row was changed meanwhile".into()))
-}
-
 pub(super) fn has_open_jobs(what: &str) -> Error {
     Error::precondition(
         Precondition::HasOpenJobs,
         format!("jobs of the {what} are not finished; cancel them first"),
     )
-}
-
-/// The name, if the value is another now.
-pub(super) fn put<T: Clone + PartialEq>(
-    name: &'static str,
-    field: &mut T,
-    value: Option<&T>,
-) -> Option<&'static str> {
-    let value = value.filter(|value| **value != *field)?;
-    field.clone_from(value);
-    Some(name)
 }
 
 /// What is recorded of an account.
@@ -387,6 +371,27 @@ pub(super) async fn locked(
         return Err(Error::Conflict(Resource::Account, id.to_owned()));
     }
     Ok(account)
+}
+
+/// The connection is there and can connect an account at this provider.
+pub(super) async fn connectable(
+    conn: &mut Conn,
+    tenant: &str,
+    provider: &str,
+    connection_id: &str,
+) -> Result<(), Error> {
+    let found = store::connections::find(conn, tenant, connection_id).await?;
+    let missing = || Error::NotFound(Resource::Connection, connection_id.to_owned());
+    let (connection, _) = found.ok_or_else(missing)?;
+    if connection.provider == provider {
+        Ok(())
+    } else {
+        let fault = format!(
+            "is a connection at {}, and the account is at {provider}",
+            connection.provider
+        );
+        Err(Error::invalid("connection_id", fault))
+    }
 }
 
 /// The account's app, if it has one, is there and of its provider.

@@ -1,10 +1,10 @@
 //! Batches: many jobs, asked for and called off at once.
 
-use super::jobs::{NewJob, judge_times, refuses};
+use super::jobs::{NewJob, is_not_made, judge_times};
 use super::named::Named;
-use super::retry::Turns;
+use super::retry::{Turns, distinct};
 use super::steps::overtaken;
-use super::{Authorized, Automation, moves, permit};
+use super::{Authorized, Automation, DeadFilter, moves, permit};
 use crate::access::audit::{self, Action, Entry};
 use crate::access::{Caller, Permission};
 use crate::error::{Error, Resource};
@@ -75,18 +75,15 @@ impl Automation {
             Ok(Some(_)) => Ok(None),
             Err(error) => Err(error),
         };
-        if matches!(made, Ok(None)) || made.as_ref().is_err_and(refuses) {
+        if is_not_made(&made) {
             self.call_off_all(caller, &started).await?;
         }
-        let made = match made? {
-            Some(batch) => {
-                self.poke();
-                let mut conn = self.parts.store.read().await?;
-                Some(counted(&mut conn, batch).await?)
-            }
-            None => self.replayed_batch(caller, &new).await?,
-        };
-        made.ok_or_else(|| Error::internal("a batch was not made and was not there"))
+        if let Some(made) = made? {
+            self.poke();
+            return Ok(made);
+        }
+        let before = self.replayed_batch(caller, &new).await?;
+        before.ok_or_else(|| Error::internal("a batch was not made and was not there"))
     }
 
     /// `None`: there is one of this id.
@@ -95,7 +92,7 @@ impl Automation {
         caller: &Caller,
         new: &NewBatch,
         asked: Vec<(NewJob, Option<Authorized>)>,
-    ) -> Result<Option<Batch>, Error> {
+    ) -> Result<Option<(Batch, JobCounts)>, Error> {
         let now = self.parts.clock.now();
         let mut batch = Batch {
             tenant: caller.tenant.clone(),
@@ -112,7 +109,7 @@ impl Automation {
         let mut rows = self.rows(caller, &batch.id, asked, now).await?;
         let made = transact!(self.parts.store, |tx| {
             if !batches::insert(&mut tx, &batch).await? {
-                return Ok(false);
+                return Ok(None);
             }
             let mut turns = Turns::default();
             for job in &mut rows {
@@ -122,6 +119,7 @@ impl Automation {
                 };
             }
             let inserted = jobs::insert_many(&mut tx, &rows).await?;
+            keep_all(&mut tx, &batch.tenant, &rows).await?;
             let whole = usize::try_from(inserted).is_ok_and(|inserted| inserted == rows.len());
             if !whole {
                 call_off_left_out(&mut tx, &rows, now).await?;
@@ -135,16 +133,14 @@ impl Automation {
                 .detail("jobs", inserted)
                 .detail("skipped", batch.skipped);
             audit::record(&mut tx, &entry, now).await?;
-            Ok(true)
-        })?;
-        if made {
-            for state in [JobState::Pending, JobState::Scheduled] {
-                let count = rows.iter().filter(|job| job.state == state).count();
-                let count = u64::try_from(count).unwrap_or(u64::MAX);
-                self.parts.metrics.job_moved(state.as_str(), count);
+            let (_, counts) = counted(&mut tx, batch.clone()).await?;
+            for (state, jobs) in &counts {
+                let jobs = usize::try_from(*jobs).unwrap_or(usize::MAX);
+                self.count(&mut tx, *state, jobs);
             }
-        }
-        Ok(made.then_some(batch))
+            Ok(Some(counts))
+        })?;
+        Ok(made.map(|counts| (batch, counts)))
     }
 
     /// The rows of a batch's jobs, but for their turns. One whose authorisation was not started, since
@@ -264,15 +260,13 @@ impl Automation {
             && !waiting.is_empty()
         {
             jobs::append_events(tx, &job.tenant, &waiting, now).await?;
-            let moved = u64::try_from(waiting.len()).unwrap_or(u64::MAX);
-            let state = JobState::Cancelled.as_str();
-            self.parts.metrics.job_moved(state, moved);
+            self.count(tx, JobState::Cancelled, waiting.len());
         }
         Ok(())
     }
 
-    /// Begins the failed jobs of a batch again, in steps; how many that were. Those whose unique key
-    /// another job has by now, and those whose authorisation has ended, stay as they are.
+    /// Begins the failed jobs of a batch again, as [`Self::redrive`] does, behind the `begun` that were
+    /// already; how many that were, with those.
     ///
     /// # Errors
     /// [`Error::NotFound`]; [`Error::PermissionDenied`]; [`Error::Constrained`]; or the store's.
@@ -280,40 +274,36 @@ impl Automation {
         &self,
         caller: &Caller,
         id: &str,
+        begun: i64,
     ) -> Result<(Batch, JobCounts, i64), Error> {
-        permit(caller, Permission::WriteJobs)?;
-        let now = self.parts.clock.now();
-        let tenant = &caller.tenant;
-        let mut after = String::new();
-        let mut retried = 0;
-        loop {
-            let (last, begun) = transact!(self.parts.store, |tx| {
-                let mut turns = Turns::behind(retried);
-                lock(&mut tx, tenant, id).await?;
-                let failed = jobs::failed_of_batch(&mut tx, tenant, id, &after, CHUNK).await?;
-                let begun = self.begin_again(&mut tx, &failed, &mut turns, now).await?;
-                if begun > 0 {
-                    let entry = batch_entry(Action::BatchRetried, caller, id).detail("jobs", begun);
-                    audit::record(&mut tx, &entry, now).await?;
-                }
-                Ok((failed.last().map(|job| job.id.clone()), begun))
-            })?;
-            self.poke();
-            retried += begun;
-            match last {
-                Some(last) => after = last,
-                None => {
-                    let (batch, counts) = self.batch(caller, id).await?;
-                    return Ok((batch, counts, retried));
-                }
-            }
-        }
+        let failed = DeadFilter::of_batch(id);
+        let retried = self.redrive(caller, &failed, begun).await?;
+        let (batch, counts) = self.batch(caller, id).await?;
+        Ok((batch, counts, retried))
     }
 
     async fn batch(&self, caller: &Caller, id: &str) -> Result<(Batch, JobCounts), Error> {
         let mut conn = self.parts.store.read().await?;
         let found = batches::find(&mut conn, &caller.tenant, id).await?;
         counted(&mut conn, found.ok_or_else(|| missing(id))?).await
+    }
+}
+
+/// Whoever deletes an account or a profile of these jobs waits, and then sees them.
+async fn keep_all(tx: &mut Tx, tenant: &str, rows: &[Job]) -> Result<(), Error> {
+    let accounts = distinct(rows.iter().map(|job| &job.account_id));
+    let there = batches::lock_accounts(tx, tenant, &accounts).await?;
+    require_all(Resource::Account, &accounts, &there)?;
+    let profiles = distinct(rows.iter().map(|job| &job.profile_id));
+    let there = batches::lock_profiles(tx, tenant, &profiles).await?;
+    require_all(Resource::Profile, &profiles, &there)
+}
+
+/// That what is named is there; both in the order of their ids.
+fn require_all(resource: Resource, named: &[String], there: &[String]) -> Result<(), Error> {
+    match named.iter().find(|id| there.binary_search(id).is_err()) {
+        Some(gone) => Err(Error::NotFound(resource, gone.clone())),
+        None => Ok(()),
     }
 }
 

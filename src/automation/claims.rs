@@ -16,30 +16,35 @@ use crate::error::Error;
 use crate::model::{ExecutionMode, Job, JobState, Profile};
 use crate::store::automation::claims::{self, Candidate, ClaimQuery};
 use crate::store::automation::{jobs, profiles};
-use crate::store::{Tx, transact};
+use crate::store::{Conn, Tx, transact};
 
 /// How often a claim looks on past jobs that it may not have, because their profile is in use or their
-/// provider has all it may.
+/// provider has all it may. It looks twice as far each time: a hundred jobs are 12,800 in the end, whose
+/// profiles SQLite can bind.
 const ROUNDS: usize = 8;
 
 /// What a worker asks for.
 #[derive(Clone, Debug)]
 pub struct Claim {
-    /// The worker's name for itself.
+    /// The worker's name for itself: 1 to 200 characters.
     pub worker: String,
-    /// How many jobs at most.
+    /// How many jobs at most: 1 to 100.
     pub max: usize,
-    /// Only these kinds; any when empty.
+    /// Only these kinds, at most 100; any when empty.
     pub kinds: Vec<String>,
     /// Only jobs that may run there; [`ExecutionMode::Any`] for all.
     pub mode: ExecutionMode,
-    /// How long to wait for a job.
+    /// How long to wait for a job: up to 60 s.
     pub wait: Duration,
-    /// How long the leases last; the configured time when not said.
+    /// How long the leases last, 3 s to 1 h; the configured time when not said.
     pub lease: Option<Duration>,
     /// Cancelled when nobody waits for the answer any more: a job claimed then would lie idle for a
     /// lease.
     pub gone: CancellationToken,
+    /// How large the answer may be, in bytes. The first job is handed out however large it is.
+    pub room: usize,
+    /// How much of that a job takes.
+    pub weigh: fn(&Claimed) -> usize,
 }
 
 /// A job, handed to a worker.
@@ -61,8 +66,16 @@ struct Choice {
     ids: Vec<String>,
     /// Providers of which it may have no more.
     full: Vec<String>,
-    /// How many there are whose profile is in use.
-    busy: usize,
+    /// Profiles that are in use.
+    busy: BTreeSet<String>,
+}
+
+/// What a claim took.
+#[derive(Default)]
+struct Taken {
+    claimed: Vec<Claimed>,
+    /// There may be more for others: it has as many as it asked for, or as its answer has room for.
+    more: bool,
 }
 
 impl Automation {
@@ -74,14 +87,14 @@ impl Automation {
         permit(caller, Permission::WorkJobs)?;
         let tenant = &caller.tenant;
         let began = Instant::now();
-        let jobs = if claim.wait.is_zero() {
+        let taken = if claim.wait.is_zero() {
             self.take(tenant, &claim).await?
         } else {
             self.wait(tenant, &claim, began + claim.wait).await?
         };
         self.parts.metrics.claim_waited(began.elapsed());
         if claim.gone.is_cancelled() {
-            for job in jobs {
+            for Claimed { job, .. } in taken.claimed {
                 let handed_back = self.snooze_job(caller, &job.id, job.lease_token, Duration::ZERO);
                 if let Err(error) = handed_back.await {
                     // Its lease hands it back.
@@ -90,39 +103,13 @@ impl Automation {
             }
             return Ok(Vec::new());
         }
-        if jobs.len() >= claim.max {
+        if taken.more {
             self.waiting.wake(tenant);
         }
-        let lease = claim.lease.unwrap_or(self.parts.config.lease);
-        // The jobs are taken: without its link or profile one fails, with an error all would lie idle.
-        let or_none = |error: &Error| crate::error::log(error);
-        let known = self.profiles_of(tenant, &jobs).await;
-        let known = known.inspect_err(or_none).unwrap_or_default();
-        let claimed = jobs.into_iter().map(|job| Claimed {
-            connect_url: self.open_link(&job).inspect_err(or_none).unwrap_or(None),
-            profile: known
-                .iter()
-                .find(|profile| Some(&profile.id) == job.profile_id.as_ref())
-                .cloned(),
-            job,
-            lease,
-        });
-        Ok(claimed.collect())
+        Ok(taken.claimed)
     }
 
-    async fn profiles_of(&self, tenant: &str, jobs: &[Job]) -> Result<Vec<Profile>, Error> {
-        let ids: Vec<String> = jobs
-            .iter()
-            .filter_map(|job| job.profile_id.clone())
-            .collect();
-        if ids.is_empty() {
-            return Ok(Vec::new());
-        }
-        let mut conn = self.parts.store.read().await?;
-        Ok(profiles::of_names(&mut conn, tenant, &ids).await?)
-    }
-
-    async fn wait(&self, tenant: &str, claim: &Claim, until: Instant) -> Result<Vec<Job>, Error> {
+    async fn wait(&self, tenant: &str, claim: &Claim, until: Instant) -> Result<Taken, Error> {
         let mut kinds = claim.kinds.clone();
         kinds.sort_unstable();
         let asked = format!("{} {}", claim.mode.as_str(), kinds.join("\n"));
@@ -131,9 +118,9 @@ impl Automation {
             let mut woken = std::pin::pin!(seat.woken().notified());
             woken.as_mut().enable();
             seat.look();
-            let jobs = self.take(tenant, claim).await?;
-            if !jobs.is_empty() || !self.rest(&seat, woken, claim, until).await {
-                return Ok(jobs);
+            let taken = self.take(tenant, claim).await?;
+            if !taken.claimed.is_empty() || !self.rest(&seat, woken, claim, until).await {
+                return Ok(taken);
             }
         }
     }
@@ -164,44 +151,61 @@ impl Automation {
     }
 
     /// Takes what there is now.
-    async fn take(&self, tenant: &str, claim: &Claim) -> Result<Vec<Job>, Error> {
+    async fn take(&self, tenant: &str, claim: &Claim) -> Result<Taken, Error> {
+        if !self.finds(tenant, claim).await? {
+            return Ok(Taken::default());
+        }
         let taken = transact!(self.parts.store, |tx| {
-            self.take_in(&mut tx, tenant, claim).await
+            let jobs = self.take_in(&mut tx, tenant, claim).await?;
+            self.hand_out(&mut tx, tenant, claim, jobs).await
         })?;
-        if !taken.is_empty() {
-            let count = u64::try_from(taken.len()).unwrap_or(u64::MAX);
-            let state = JobState::Running.as_str();
-            self.parts.metrics.job_moved(state, count);
+        if !taken.claimed.is_empty() {
             self.poke();
         }
         Ok(taken)
     }
 
+    /// Whether there is a job to take. Those who look in vain don't get in the way of those who write.
+    async fn finds(&self, tenant: &str, claim: &Claim) -> Result<bool, Error> {
+        let mut conn = self.parts.store.read().await?;
+        let full = self.full(&mut conn, tenant).await?;
+        let query = ClaimQuery {
+            tenant,
+            kinds: &claim.kinds,
+            mode: claim.mode,
+            full: &full,
+            busy: &BTreeSet::new(),
+            now: self.parts.clock.now(),
+        };
+        Ok(claims::is_any(&mut conn, &query).await?)
+    }
+
     async fn take_in(&self, tx: &mut Tx, tenant: &str, claim: &Claim) -> Result<Vec<Job>, Error> {
-        let lease = claim.lease.unwrap_or(self.parts.config.lease);
+        let lease = self.lease(claim);
         let mut taken: Vec<Job> = Vec::new();
         let mut full = self.full(tx, tenant).await?;
+        let mut busy = BTreeSet::new();
         let mut locked = BTreeSet::new();
-        let mut busy = 0;
-        for _ in 0..ROUNDS {
+        for round in 0..ROUNDS {
             let wanted = claim.max.saturating_sub(taken.len());
             if wanted == 0 {
                 break;
             }
-            let limit = wanted.saturating_add(busy);
             let query = ClaimQuery {
                 tenant,
                 kinds: &claim.kinds,
                 mode: claim.mode,
                 full: &full,
+                busy: &busy,
                 now: self.parts.clock.now(),
-                limit: i64::try_from(limit).unwrap_or(i64::MAX),
             };
-            let candidates = claims::candidates(tx, &query).await?;
+            let limit = wanted << round;
+            let most = i64::try_from(limit).unwrap_or(i64::MAX);
+            let candidates = claims::candidates(tx, &query, most).await?;
             let exhausted = candidates.len() < limit;
             let mut choice = self.choose(tx, tenant, candidates, &mut locked).await?;
             choice.ids.truncate(wanted);
-            let idle = choice.ids.is_empty() && choice.full.is_empty() && choice.busy <= busy;
+            let idle = choice.ids.is_empty() && choice.full.is_empty() && choice.busy.is_empty();
             if !choice.ids.is_empty() {
                 let worker = &claim.worker;
                 taken.extend(claims::take(tx, tenant, &choice.ids, worker, lease).await?);
@@ -210,22 +214,66 @@ impl Automation {
                 break;
             }
             full.append(&mut choice.full);
-            busy = choice.busy;
-        }
-        if !taken.is_empty() {
-            let ids: Vec<String> = taken.iter().map(|job| job.id.clone()).collect();
-            jobs::append_events(tx, tenant, &ids, self.parts.clock.now()).await?;
+            busy.append(&mut choice.busy);
         }
         Ok(taken)
     }
 
+    /// What the worker is told of the jobs that were taken; those that its answer has no room for wait
+    /// on, as if they had not been.
+    async fn hand_out(
+        &self,
+        tx: &mut Tx,
+        tenant: &str,
+        claim: &Claim,
+        taken: Vec<Job>,
+    ) -> Result<Taken, Error> {
+        let lease = self.lease(claim);
+        let known = profiles_of(tx, tenant, &taken).await?;
+        // Without its link one fails; with an error nobody could have the others.
+        let or_none = |error: &Error| crate::error::log(error);
+        let claimed = taken.into_iter().map(|job| Claimed {
+            connect_url: self.open_link(&job).inspect_err(or_none).unwrap_or(None),
+            profile: known
+                .iter()
+                .find(|profile| Some(&profile.id) == job.profile_id.as_ref())
+                .cloned(),
+            job,
+            lease,
+        });
+        let mut claimed: Vec<Claimed> = claimed.collect();
+        let mut weight = 0_usize;
+        let fits = claimed.iter().take_while(|it| {
+            weight = weight.saturating_add((claim.weigh)(it));
+            weight <= claim.room
+        });
+        let fits = fits.count().max(1).min(claimed.len());
+        let left = ids_of(&claimed.split_off(fits));
+        if !left.is_empty() {
+            claims::put_back(tx, tenant, &left).await?;
+        }
+        let ids = ids_of(&claimed);
+        if !ids.is_empty() {
+            jobs::append_events(tx, tenant, &ids, self.parts.clock.now()).await?;
+            self.count(tx, JobState::Running, ids.len());
+        }
+        Ok(Taken {
+            more: !left.is_empty() || claimed.len() >= claim.max,
+            claimed,
+        })
+    }
+
+    fn lease(&self, claim: &Claim) -> Duration {
+        claim.lease.unwrap_or(self.parts.config.lease)
+    }
+
     /// The providers that have all the running jobs they may have.
-    async fn full(&self, tx: &mut Tx, tenant: &str) -> Result<Vec<String>, Error> {
+    async fn full(&self, conn: &mut Conn, tenant: &str) -> Result<Vec<String>, Error> {
         let config = &self.parts.config;
         if config.max_running_per_provider == 0 && config.provider_limits.is_empty() {
             return Ok(Vec::new());
         }
-        let running = claims::running_by_provider(tx, tenant).await?;
+        let running = claims::running_by_provider(conn, tenant).await?;
         let full = running.into_iter().filter(|(provider, count)| {
             let most = config.limit(provider).map(i64::from);
             most.is_some_and(|most| *count >= most)
@@ -254,7 +302,7 @@ impl Automation {
         let mut free = if profiles.is_empty() {
             HashSet::new()
         } else {
-            claims::free_profiles(tx, &Vec::from_iter(profiles)).await?
+            claims::free_profiles(tx, tenant, &Vec::from_iter(profiles)).await?
         };
         let mut room: BTreeMap<String, i64> = BTreeMap::new();
         for candidate in &candidates {
@@ -283,10 +331,10 @@ impl Automation {
             if places.as_ref().is_some_and(|places| **places <= 0) {
                 continue;
             }
-            if let Some(profile_id) = &candidate.profile_id
-                && !free.remove(profile_id)
+            if let Some(profile_id) = candidate.profile_id
+                && !free.remove(&profile_id)
             {
-                choice.busy += 1;
+                choice.busy.insert(profile_id);
                 continue;
             }
             if let Some(places) = places {
@@ -298,4 +346,18 @@ impl Automation {
         choice.full = full.map(|(provider, _)| provider).collect();
         Ok(choice)
     }
+}
+
+fn ids_of(claimed: &[Claimed]) -> Vec<String> {
+    claimed.iter().map(|it| it.job.id.clone()).collect()
+}
+
+/// The browser profiles of jobs.
+async fn profiles_of(conn: &mut Conn, tenant: &str, jobs: &[Job]) -> Result<Vec<Profile>, Error> {
+    let ids = jobs.iter().filter_map(|job| job.profile_id.clone());
+    let ids: Vec<String> = ids.collect();
+    if ids.is_empty() {
+        return Ok(Vec::new());
+    }
+    Ok(profiles::of_names(conn, tenant, &ids).await?)
 }

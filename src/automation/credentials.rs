@@ -3,11 +3,12 @@
 use secrecy::{ExposeSecret as _, SecretString};
 
 use super::accounts::{account_entry, locked};
+use super::jobs::missing;
 use super::{Automation, permit};
 use crate::access::audit::{self, Action, Entry};
 use crate::access::{Caller, Permission};
 use crate::crypto::{Context, Purpose, totp};
-use crate::error::{Error, FieldViolation, Precondition, Resource};
+use crate::error::{Error, FieldViolation, Precondition};
 use crate::model::{Account, Sealed, Timestamp};
 use crate::store::{self, Tx, transact};
 
@@ -19,11 +20,11 @@ const SEED_MARK: &str = "2FA_SECRET:";
 /// What an account signs in with; what is `None` is not given.
 #[derive(Clone, Debug, Default)]
 pub struct Credentials {
-    /// The password.
+    /// The password: at most 1,000 characters.
     pub password: Option<SecretString>,
-    /// The seed of its one-time codes, in Base32.
+    /// The seed of its one-time codes: 8 to 256 characters of Base32 (RFC 4648).
     pub totp_secret: Option<SecretString>,
-    /// The secret of the account's own OAuth client.
+    /// The secret of the account's own OAuth client: at most 4,096 characters.
     pub client_secret: Option<SecretString>,
 }
 
@@ -140,7 +141,8 @@ impl Automation {
     }
 
     /// What the account of a job signs in with, for the worker that has the job while its lease lasts.
-    /// An entry of the audit trail is written before anything is given, and for every refusal but that of a job that is not there.
+    /// An entry of the audit trail is written before anything is given, and for every refusal but that of
+    /// a job that is not there.
     ///
     /// # Errors
     /// [`Error::NotFound`] for the job; `LEASE_LOST`; `NO_CREDENTIALS`; [`Error::Constrained`] for a
@@ -169,7 +171,7 @@ impl Automation {
                     (entry.on("job", job_id).failed(reason), Err(refusal))
                 }
             };
-            let entry = entry.detail("job_id", job_id).detail("lease_token", token);
+            let entry = entry.detail("job_id", job_id);
             audit::record(&mut tx, &entry, now).await?;
             // Committed whichever it is.
             Ok(answer)
@@ -270,7 +272,7 @@ async fn judge(
     token: i64,
 ) -> Result<Result<Account, Error>, Error> {
     let Some(job) = store::automation::jobs::find(tx, tenant, job_id).await? else {
-        return Ok(Err(Error::NotFound(Resource::Job, job_id.to_owned())));
+        return Ok(Err(missing(job_id)));
     };
     if !store::automation::claims::holds(tx, tenant, job_id, token).await? {
         return Ok(Err(Error::precondition(

@@ -17,6 +17,8 @@ const CHUNK: i64 = 500;
 /// Which dead letters; what is empty matches all.
 #[derive(Clone, Debug, Default)]
 pub struct DeadFilter {
+    /// Only this batch's.
+    pub batch_id: Option<String>,
     /// Only these.
     pub ids: Vec<String>,
     /// Only those of this kind.
@@ -26,11 +28,21 @@ pub struct DeadFilter {
 }
 
 impl DeadFilter {
-    fn query<'a>(&'a self, after: &'a str) -> DeadQuery<'a> {
+    /// The failed jobs of a batch.
+    pub fn of_batch(id: &str) -> Self {
+        Self {
+            batch_id: Some(id.to_owned()),
+            ..Self::default()
+        }
+    }
+
+    fn query<'a>(&'a self, authorized: bool, after: &'a str) -> DeadQuery<'a> {
         DeadQuery {
+            batch_id: self.batch_id.as_deref(),
             ids: &self.ids,
             kind: self.kind.as_deref(),
             reason: self.reason.as_deref(),
+            authorized,
             after,
             limit: CHUNK,
         }
@@ -38,54 +50,78 @@ impl DeadFilter {
 
     /// What is recorded of an action on `count` of them.
     fn entry(&self, action: Action, caller: &Caller, count: i64) -> Entry {
-        let entry = Entry::new(action, caller).detail("jobs", count);
-        let entry = match &self.kind {
-            Some(kind) => entry.detail("kind", kind),
-            None => entry,
-        };
-        match &self.reason {
-            Some(reason) => entry.detail("failure_reason", reason),
-            None => entry,
+        let mut entry = Entry::new(action, caller).detail("jobs", count);
+        if let Some(batch_id) = &self.batch_id {
+            entry = entry.on("batch", batch_id);
         }
+        if let Some(kind) = &self.kind {
+            entry = entry.detail("kind", kind);
+        }
+        if let Some(reason) = &self.reason {
+            entry = entry.detail("failure_reason", reason);
+        }
+        entry
     }
 }
 
 impl Automation {
-    /// Begins dead letters again, in steps; how many that were. Those whose unique key another job has by
-    /// now, and those whose authorisation has ended, stay as they are.
+    /// One page of the dead letters behind the id `after` that had an authorisation: their ids, oldest
+    /// first; none behind the last.
     ///
     /// # Errors
     /// [`Error::PermissionDenied`]; [`Error::Constrained`]; or the store's.
-    pub async fn redrive(&self, caller: &Caller, filter: &DeadFilter) -> Result<i64, Error> {
+    pub async fn dead_authorized(
+        &self,
+        caller: &Caller,
+        filter: &DeadFilter,
+        after: &str,
+    ) -> Result<Vec<String>, Error> {
+        permit(caller, Permission::WriteJobs)?;
+        let query = filter.query(true, after);
+        let page = self.dead(&caller.tenant, &query).await?;
+        Ok(page.into_iter().map(|(id, _)| id).collect())
+    }
+
+    /// Begins dead letters again, in steps, behind the `begun` that were already; how many that were,
+    /// with those. Those whose unique key another job has by now, whose profile is gone, or whose
+    /// authorisation has ended stay as they are.
+    ///
+    /// # Errors
+    /// [`Error::PermissionDenied`]; [`Error::Constrained`]; or the store's.
+    pub async fn redrive(
+        &self,
+        caller: &Caller,
+        filter: &DeadFilter,
+        begun: i64,
+    ) -> Result<i64, Error> {
         permit(caller, Permission::WriteJobs)?;
         let now = self.parts.clock.now();
         let tenant = &caller.tenant;
+        let reason = filter.reason.as_deref();
+        let action = match filter.batch_id {
+            Some(_) => Action::BatchRetried,
+            None => Action::DeadLettersRedriven,
+        };
         let mut after = String::new();
-        let mut redriven = 0;
+        let mut redriven = begun;
         loop {
-            // Which they are first: a batch is locked before its jobs, as everybody does.
-            let page = transact!(self.parts.store, |tx| {
-                Ok(jobs::dead(&mut tx, tenant, &filter.query(&after)).await?)
-            })?;
-            let Some(last) = page.last() else {
+            let page = self.dead(tenant, &filter.query(false, &after)).await?;
+            let Some((last, _)) = page.last() else {
                 return Ok(redriven);
             };
-            after.clone_from(&last.id);
-            let ids: Vec<String> = page.iter().map(|job| job.id.clone()).collect();
-            let of = BTreeSet::from_iter(page.into_iter().filter_map(|job| job.batch_id));
+            after.clone_from(last);
+            let (ids, of): (Vec<String>, Vec<Option<String>>) = page.into_iter().unzip();
+            let of = BTreeSet::from_iter(of.into_iter().flatten());
             redriven += transact!(self.parts.store, |tx| {
-                let mut turns = Turns::behind(redriven);
+                // A batch is locked before its jobs, as everybody does.
                 for batch_id in &of {
                     batches::lock(&mut tx, tenant, batch_id).await?;
                 }
-                let these = DeadQuery {
-                    ids: &ids,
-                    ..filter.query("")
-                };
-                let dead = jobs::dead(&mut tx, tenant, &these).await?;
+                let mut turns = Turns::behind(redriven);
+                let dead = jobs::lock_dead(&mut tx, tenant, &ids, reason).await?;
                 let begun = self.begin_again(&mut tx, &dead, &mut turns, now).await?;
                 if begun > 0 {
-                    let entry = filter.entry(Action::DeadLettersRedriven, caller, begun);
+                    let entry = filter.entry(action, caller, begun);
                     audit::record(&mut tx, &entry, now).await?;
                 }
                 Ok(begun)
@@ -102,29 +138,38 @@ impl Automation {
         permit(caller, Permission::WriteJobs)?;
         let now = self.parts.clock.now();
         let tenant = &caller.tenant;
+        let reason = filter.reason.as_deref();
         let mut after = String::new();
         let mut purged = 0;
         loop {
-            let (last, deleted) = transact!(self.parts.store, |tx| {
-                let dead = jobs::dead(&mut tx, tenant, &filter.query(&after)).await?;
-                let single = dead.iter().filter(|job| job.batch_id.is_none());
-                let ids: Vec<String> = single.map(|job| job.id.clone()).collect();
-                let deleted = if ids.is_empty() {
-                    0
-                } else {
-                    jobs::purge(&mut tx, tenant, &ids).await?
-                };
+            let page = self.dead(tenant, &filter.query(false, &after)).await?;
+            let Some((last, _)) = page.last() else {
+                return Ok(purged);
+            };
+            after.clone_from(last);
+            let single = page.into_iter().filter(|(_, batch_id)| batch_id.is_none());
+            let ids: Vec<String> = single.map(|(id, _)| id).collect();
+            if ids.is_empty() {
+                continue;
+            }
+            purged += transact!(self.parts.store, |tx| {
+                let deleted = jobs::purge(&mut tx, tenant, &ids, reason).await?;
                 if deleted > 0 {
                     let entry = filter.entry(Action::DeadLettersPurged, caller, deleted);
                     audit::record(&mut tx, &entry, now).await?;
                 }
-                Ok((dead.last().map(|job| job.id.clone()), deleted))
+                Ok(deleted)
             })?;
-            purged += deleted;
-            match last {
-                Some(last) => after = last,
-                None => return Ok(purged),
-            }
         }
+    }
+
+    /// One page of dead letters, each with its batch.
+    async fn dead(
+        &self,
+        tenant: &str,
+        query: &DeadQuery<'_>,
+    ) -> Result<Vec<(String, Option<String>)>, Error> {
+        let mut conn = self.parts.store.read().await?;
+        Ok(jobs::dead(&mut conn, tenant, query).await?)
     }
 }

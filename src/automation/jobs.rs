@@ -9,7 +9,8 @@ use super::{Automation, permit};
 use crate::access::audit::{self, Action, Entry};
 use crate::access::requests::{self, Once};
 use crate::access::{Caller, Permission};
-use crate::error::{Error, FieldViolation, Precondition, Resource};
+use crate::crypto::random;
+use crate::error::{Error, Precondition, Resource};
 use crate::model::{
     Account, EventKind, ExecutionMode, IdKind, Job, JobState, NewEvent, Profile, Progress,
     Timestamp, UniqueStates,
@@ -21,9 +22,9 @@ use crate::store::{self, Conn, Tx, transact};
 /// A job to ask for.
 #[derive(Clone, Debug)]
 pub struct NewJob {
-    /// What sort of work.
+    /// What sort of work: 1 to 63 characters.
     pub kind: String,
-    /// What to do.
+    /// What to do: at most 64 KiB as JSON.
     pub payload: Value,
     /// The account; the profile's when not said.
     pub account_id: Option<String>,
@@ -31,15 +32,15 @@ pub struct NewJob {
     pub profile: Option<String>,
     /// Where it may run; where the profile's browser does when it is any.
     pub execution_mode: ExecutionMode,
-    /// Higher goes first.
+    /// Higher goes first: -1,000 to 1,000.
     pub priority: i32,
     /// Not before; at once when not said.
     pub run_at: Option<Timestamp>,
     /// Given up after.
     pub deadline_at: Option<Timestamp>,
-    /// How many attempts; the configured number when not said.
+    /// How many attempts, 1 to 100; the configured number when not said.
     pub max_attempts: Option<u32>,
-    /// No two unfinished jobs have the same.
+    /// No two unfinished jobs have the same: at most 200 characters.
     pub unique_key: Option<String>,
     /// Which finished states hold the key as well.
     pub unique_states: UniqueStates,
@@ -80,6 +81,8 @@ pub struct JobFilter {
     pub kind: Option<String>,
     /// Only those that failed for this reason.
     pub reason: Option<String>,
+    /// Only the one of this authorisation.
+    pub authorization_id: Option<String>,
 }
 
 impl Automation {
@@ -193,10 +196,10 @@ impl Automation {
             let kind = EventKind::of_job(job.state);
             store::events::append(&mut tx, &NewEvent::of_job(kind, &job, "", now)).await?;
             audit::record(&mut tx, &job_entry(Action::JobCreated, caller, &job), now).await?;
+            self.count(&mut tx, job.state, 1);
             Ok(true)
         })?;
         if made {
-            self.parts.metrics.job_moved(job.state.as_str(), 1);
             self.poke();
         }
         Ok(made.then_some(job))
@@ -242,7 +245,7 @@ impl Automation {
             deadline_at: new.deadline_at,
             max_attempts: i32::try_from(attempts).unwrap_or(i32::MAX),
             attempt: 0,
-            lease_token: 0,
+            lease_token: first_token(),
             lease_until: None,
             worker: String::new(),
             unique_key: new.unique_key,
@@ -288,6 +291,7 @@ impl Automation {
             states: &filter.states,
             kind: filter.kind.as_deref(),
             reason: filter.reason.as_deref(),
+            authorization_id: filter.authorization_id.as_deref(),
             after,
             limit,
         };
@@ -337,8 +341,9 @@ async fn keep(tx: &mut Tx, job: &Job) -> Result<(), Error> {
     Ok(())
 }
 
-/// Whether a job surely was not made. After other errors it may be there: its link then lapses by itself.
-fn is_not_made(made: &Result<Option<Job>, Error>) -> bool {
+/// Whether something surely was not made. After other errors it may be there: its links then lapse by
+/// themselves.
+pub(super) fn is_not_made<T>(made: &Result<Option<T>, Error>) -> bool {
     matches!(made, Ok(None)) || made.as_ref().is_err_and(refuses)
 }
 
@@ -379,12 +384,17 @@ pub(super) fn judge_times(new: &NewJob, path: &str, now: Timestamp) -> Result<()
     let description = if deadline <= now {
         "is over already"
     } else if new.run_at.is_some_and(|run_at| run_at >= deadline) {
-        "must be after the run time"
+        "must be after `run_time`"
     } else {
         return Ok(());
     };
-    let fault = FieldViolation::new(format!("{path}deadline"), description);
-    Err(Error::InvalidArgument(vec![fault]))
+    Err(Error::invalid(format!("{path}deadline"), description))
+}
+
+/// Where the fencing tokens of a new job begin: at 0 to 2^47, so that nobody else who may work guesses
+/// the one of a claim. A JSON number has it and all that follow exactly.
+fn first_token() -> i64 {
+    i64::from_be_bytes(random::random_bytes()) & ((1 << 47) - 1)
 }
 
 pub(super) async fn found(conn: &mut Conn, tenant: &str, id: &str) -> Result<Job, Error> {

@@ -2,9 +2,10 @@
 //! accounts and browser profiles that the jobs are about.
 //!
 //! A job's row is the truth of it; every move of a job is computed by `moves` from the locked row and
-//! written on the condition that the row is still so. A claim gives a lease and the next fencing token:
-//! whoever presents an older one is told that the lease is lost. What nobody asks for, such as jobs
-//! whose time has come or whose worker was lost, is looked after by [`Automation::tend`].
+//! written on the condition that the row is still so. A claim gives a lease and the next fencing token,
+//! the first of which is random: whoever presents another one is told that the lease is lost. What
+//! nobody asks for, such as jobs whose time has come or whose worker was lost, is looked after by
+//! [`Automation::tend`].
 
 mod accounts;
 mod batches;
@@ -31,8 +32,8 @@ use crate::clock::Clock;
 use crate::config;
 use crate::crypto::Keyring;
 use crate::error::Error;
-use crate::model::{Event, EventKind};
-use crate::store::Store;
+use crate::model::{Event, EventKind, JobState};
+use crate::store::{Store, Tx};
 use crate::telemetry::Metrics;
 
 pub use accounts::{AccountChanges, AccountFilter, NewAccount};
@@ -100,6 +101,12 @@ impl Automation {
             }
             _ => {}
         }
+    }
+
+    /// Counts jobs that came into a state, once that is committed.
+    fn count(&self, tx: &mut Tx, state: JobState, jobs: usize) {
+        let metrics = Arc::clone(&self.parts.metrics);
+        tx.on_commit(move || metrics.jobs_moved(state.as_str(), jobs));
     }
 
     /// Has the relay told at once of what was committed.

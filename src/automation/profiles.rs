@@ -4,34 +4,35 @@ use std::collections::BTreeMap;
 
 use serde_json::json;
 
-use super::accounts::{self, has_open_jobs, overtaken, put};
+use super::accounts::{self, has_open_jobs};
+use super::steps::overtaken;
 use super::{Automation, permit};
 use crate::access::audit::{self, Action, Entry};
 use crate::access::requests::{self, Once, Outcome};
 use crate::access::{Caller, Permission};
 use crate::error::{Error, Resource};
-use crate::model::{Captcha, ExecutionMode, IdKind, Profile, Timestamp};
+use crate::model::{Captcha, ExecutionMode, IdKind, Profile, Timestamp, put};
 use crate::store::automation::profiles::ProfileQuery;
 use crate::store::{self, Conn, Tx, transact};
 
 /// A browser profile to be made.
 #[derive(Clone, Debug)]
 pub struct NewProfile {
-    /// Its id where it is kept.
+    /// Its id where it is kept: 1 to 200 characters, and not of the form of our own.
     pub external_id: String,
-    /// For people.
+    /// For people: at most 200 characters.
     pub display_name: String,
     /// Where its browser runs: not [`ExecutionMode::Any`].
     pub execution_mode: ExecutionMode,
-    /// The country of its proxy; empty for none.
+    /// The country of its proxy (ISO 3166-1 alpha-2); empty for none.
     pub proxy_country: String,
-    /// What sort of proxy that is; empty for none.
+    /// What sort of proxy that is: at most 63 characters; empty for none.
     pub proxy_type: String,
     /// The account that it is for.
     pub account_id: Option<String>,
     /// What its jobs met before.
     pub captcha: Captcha,
-    /// The caller's own.
+    /// The caller's own: at most 32, each name at most 63 and each value at most 200 characters.
     pub labels: BTreeMap<String, String>,
     /// Makes a retry answer what the first call answered; empty for none.
     pub request_id: String,
@@ -220,8 +221,9 @@ impl Automation {
     /// Changes a browser profile.
     ///
     /// # Errors
-    /// [`Error::Conflict`] when `version` is not the current one; [`Error::NotFound`] for the profile or
-    /// the account; [`Error::AlreadyExists`] when another profile has the account;
+    /// `HAS_OPEN_JOBS` for another account while jobs of it are not finished, which would sign the one of
+    /// before in there; [`Error::Conflict`] when `version` is not the current one; [`Error::NotFound`]
+    /// for the profile or the account; [`Error::AlreadyExists`] when another profile has the account;
     /// [`Error::Constrained`] for a caller with constraints.
     pub async fn update_profile(
         &self,
@@ -245,6 +247,9 @@ impl Automation {
             let changed = changes.apply(&mut profile, now);
             if changed.is_empty() {
                 return Ok(profile);
+            }
+            if changed.contains(&"account_id") {
+                require_no_open_jobs(&mut tx, tenant, id).await?;
             }
             let was = profile.version;
             profile.version += 1;
@@ -274,9 +279,7 @@ impl Automation {
         let tenant = &caller.tenant;
         transact!(self.parts.store, |tx| {
             let profile = locked(&mut tx, tenant, id, version).await?;
-            if store::automation::jobs::has_open_of_profile(&mut tx, tenant, id).await? {
-                return Err(has_open_jobs("profile"));
-            }
+            require_no_open_jobs(&mut tx, tenant, id).await?;
             store::automation::profiles::delete(&mut tx, tenant, id).await?;
             let entry = profile_entry(Action::ProfileDeleted, caller, &profile);
             audit::record(&mut tx, &entry, self.parts.clock.now()).await?;
@@ -326,10 +329,20 @@ async fn locked(
     Ok(profile)
 }
 
+/// All jobs of the profile are finished. Its lock keeps it so until the transaction ends.
+async fn require_no_open_jobs(tx: &mut Tx, tenant: &str, id: &str) -> Result<(), Error> {
+    match store::automation::jobs::has_open_of_profile(tx, tenant, id).await? {
+        true => Err(has_open_jobs("profile")),
+        false => Ok(()),
+    }
+}
+
 /// The account is there, and no profile has it. Its lock keeps it so until the transaction ends.
 async fn claim_account(tx: &mut Tx, tenant: &str, account_id: &str) -> Result<(), Error> {
     accounts::locked(tx, tenant, account_id, None).await?;
-    match store::automation::profiles::of_account(tx, tenant, account_id).await? {
+    let ids = [account_id.to_owned()];
+    let mut taken = store::automation::profiles::of_accounts(tx, tenant, &ids).await?;
+    match taken.pop() {
         None => Ok(()),
         Some(profile) => Err(Error::AlreadyExists {
             resource: Resource::Profile,

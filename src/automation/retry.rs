@@ -76,6 +76,10 @@ impl Automation {
         let mut conn = self.parts.store.read().await?;
         let job = found(&mut conn, &caller.tenant, id).await?;
         require_ended(&mut conn, &job).await?;
+        if let Some(profile_id) = &job.profile_id {
+            let profile = profiles::find(&mut conn, &job.tenant, profile_id).await?;
+            profile.ok_or_else(|| gone(profile_id))?;
+        }
         Ok(match authorization_of(&mut conn, &job).await? {
             Some(authorization) if has_ended(&authorization) => Some(Retry { job, authorization }),
             _ => None,
@@ -83,7 +87,8 @@ impl Automation {
     }
 
     /// Begins a failed or cancelled job again with all its attempts, under a new authorisation where one
-    /// was started. One that was started for nothing is called off.
+    /// was started, `behind` so many that begin with it. An authorisation that was started for nothing is
+    /// called off.
     ///
     /// # Errors
     /// `JOB_STATE` where it is neither, or needs another authorisation than it has;
@@ -94,8 +99,10 @@ impl Automation {
         caller: &Caller,
         id: &str,
         authorized: Option<Authorized>,
+        behind: i64,
     ) -> Result<Job, Error> {
-        let retried = self.retry_one(caller, id, authorized.as_ref()).await;
+        let retried = self.retry_one(caller, id, authorized.as_ref(), behind);
+        let retried = retried.await;
         if let (Err(error), Some(authorized)) = (&retried, &authorized)
             && refuses(error)
         {
@@ -111,6 +118,7 @@ impl Automation {
         caller: &Caller,
         id: &str,
         authorized: Option<&Authorized>,
+        behind: i64,
     ) -> Result<Job, Error> {
         permit(caller, Permission::WriteJobs)?;
         let now = self.parts.clock.now();
@@ -126,6 +134,10 @@ impl Automation {
             let locked = jobs::lock(&mut tx, tenant, id).await?;
             let mut job = locked.ok_or_else(|| missing(id))?;
             require_ended(&mut tx, &job).await?;
+            if let Some(profile_id) = &job.profile_id {
+                let profile = profiles::lock(&mut tx, tenant, profile_id).await?;
+                profile.ok_or_else(|| gone(profile_id))?;
+            }
             if let Some(it) = authorized {
                 job.connect_url = Some(self.seal_link(tenant, id, &it.connect_url)?);
                 job.authorization_id = Some(it.authorization_id.clone());
@@ -133,7 +145,8 @@ impl Automation {
                 job.provider.clone_from(&it.provider);
             }
             require_authorized(&mut tx, &job).await?;
-            let turn = jobs::head_turn(&mut tx, tenant, job.priority).await?;
+            let mut turns = Turns::behind(behind);
+            let turn = turns.next(&mut tx, tenant, job.priority).await?;
             let next = moves::begun_again(&job, turn, now);
             self.moved(&mut tx, &job, &next, now).await?;
             if let Some(batch_id) = &batch_id {
@@ -153,9 +166,18 @@ impl Automation {
         turns: &mut Turns,
         now: Timestamp,
     ) -> Result<i64, Error> {
+        let Some(Job { tenant, .. }) = locked.first() else {
+            return Ok(0);
+        };
+        let profiles = distinct(locked.iter().map(|job| &job.profile_id));
+        let there = batches::lock_profiles(tx, tenant, &profiles).await?;
         let mut begun = Vec::new();
-        let mut opened = BTreeSet::new();
+        let mut opened: BTreeSet<&String> = BTreeSet::new();
         for job in locked {
+            let profile = job.profile_id.as_ref();
+            if profile.is_some_and(|id| there.binary_search(id).is_err()) {
+                continue;
+            }
             let fit = match require_ended(tx, job).await {
                 Ok(()) => require_authorized(tx, job).await,
                 refused => refused,
@@ -164,40 +186,41 @@ impl Automation {
                 Err(error) if refuses(&error) => continue,
                 fit => fit?,
             }
-            let turn = turns.next(tx, &job.tenant, job.priority).await?;
+            let turn = turns.next(tx, tenant, job.priority).await?;
             let next = moves::begun_again(job, turn, now);
             if jobs::update(tx, &next, (job.state, job.lease_token)).await? {
                 begun.push(job.id.clone());
-                opened.extend(job.batch_id.as_ref().map(|id| (&job.tenant, id)));
+                opened.extend(&job.batch_id);
             }
         }
-        for (tenant, batch_id) in opened {
+        for batch_id in opened {
             batches::reopen(tx, tenant, batch_id).await?;
         }
-        if let Some(job) = locked.first()
-            && !begun.is_empty()
-        {
-            jobs::append_events(tx, &job.tenant, &begun, now).await?;
-            let count = u64::try_from(begun.len()).unwrap_or(u64::MAX);
-            let state = JobState::Pending.as_str();
-            self.parts.metrics.job_moved(state, count);
+        if !begun.is_empty() {
+            jobs::append_events(tx, tenant, &begun, now).await?;
+            self.count(tx, JobState::Pending, begun.len());
         }
         Ok(i64::try_from(begun.len()).unwrap_or(i64::MAX))
     }
 }
 
-/// That a job failed or was called off, and that nothing it needs went to another meanwhile.
+/// The ids that jobs name, each once and in order.
+pub(super) fn distinct<'a>(named: impl Iterator<Item = &'a Option<String>>) -> Vec<String> {
+    let ids = BTreeSet::from_iter(named.flatten());
+    ids.into_iter().cloned().collect()
+}
+
+/// Nobody could claim a job whose profile is gone.
+fn gone(profile_id: &str) -> Error {
+    Error::NotFound(Resource::Profile, profile_id.to_owned())
+}
+
+/// That a job failed or was called off, and that nobody has its unique key.
 async fn require_ended(conn: &mut Conn, job: &Job) -> Result<(), Error> {
     if !matches!(job.state, JobState::Failed | JobState::Cancelled) {
         return Err(finished(job));
     }
-    require_free(conn, &job.tenant, job.unique_key.as_deref(), &job.id).await?;
-    if let Some(profile_id) = &job.profile_id {
-        // Nobody could claim it.
-        let found = profiles::find(conn, &job.tenant, profile_id).await?;
-        found.ok_or_else(|| Error::NotFound(Resource::Profile, profile_id.clone()))?;
-    }
-    Ok(())
+    require_free(conn, &job.tenant, job.unique_key.as_deref(), &job.id).await
 }
 
 /// That the authorisation of a job, if it has one, can still bring it to its end.

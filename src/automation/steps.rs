@@ -67,13 +67,12 @@ impl Automation {
     ) -> Result<(), Error> {
         self.put(tx, was, next, EventKind::of_job(next.state), now)
             .await?;
-        self.parts.metrics.job_moved(next.state.as_str(), 1);
+        self.count(tx, next.state, 1);
         let tenant = &next.tenant;
         match (next.state, &next.authorization_id) {
             (JobState::Completed, _) => connect(tx, next, now).await,
             (JobState::Failed | JobState::Cancelled, Some(id)) => {
-                store::authorizations::call_off(tx, tenant, id, now).await?;
-                Ok(())
+                Ok(store::authorizations::call_off(tx, tenant, id, now).await?)
             }
             _ => Ok(()),
         }
@@ -162,5 +161,5 @@ async fn connect(tx: &mut Tx, job: &Job, now: Timestamp) -> Result<(), Error> {
 
 /// Somebody was in between: the transaction runs again.
 pub(super) fn overtaken() -> Error {
-    Error::Store(store::Error::Busy("the job was changed meanwhile".into()))
+    Error::Store(store::Error::Busy("the row was changed meanwhile".into()))
 }

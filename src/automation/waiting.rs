@@ -5,7 +5,7 @@
 //! Now and then one of each group looks by itself, for what nobody was told of.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::Notify;
@@ -14,10 +14,19 @@ use tokio::time::Instant;
 /// How long a group goes without a look.
 const LOOK: Duration = Duration::from_secs(4);
 
-/// Who waits, by tenant and by what they ask for.
+/// By tenant and by what they ask for.
+type Groups = HashMap<String, HashMap<String, Waiters>>;
+
+/// Who waits.
 #[derive(Default)]
 pub(super) struct Waiting {
-    groups: Mutex<HashMap<String, HashMap<String, Weak<Group>>>>,
+    groups: Mutex<Groups>,
+}
+
+/// A group, while somebody has a seat in it.
+struct Waiters {
+    group: Arc<Group>,
+    seats: usize,
 }
 
 /// Those who ask for the same.
@@ -38,25 +47,22 @@ impl Waiting {
     /// Joins those of the tenant who ask for the same.
     pub(super) fn join(&self, tenant: &str, asked: String) -> Seat<'_> {
         let mut groups = self.groups();
-        let group = groups
-            .entry(tenant.to_owned())
-            .or_default()
-            .entry(asked.clone())
-            .or_default();
-        let joined = group.upgrade().unwrap_or_else(|| {
-            let made = Arc::new(Group {
+        let of_tenant = groups.entry(tenant.to_owned()).or_default();
+        let waiters = of_tenant.entry(asked.clone()).or_insert_with(|| Waiters {
+            group: Arc::new(Group {
                 woken: Notify::new(),
                 looked: Mutex::new(Instant::now()),
-            });
-            *group = Arc::downgrade(&made);
-            made
+            }),
+            seats: 0,
         });
+        waiters.seats += 1;
+        let group = Arc::clone(&waiters.group);
         drop(groups);
         Seat {
             waiting: self,
             tenant: tenant.to_owned(),
             asked,
-            group: joined,
+            group,
         }
     }
 
@@ -64,12 +70,12 @@ impl Waiting {
     pub(super) fn wake(&self, tenant: &str) {
         let groups = self.groups();
         let of_tenant = groups.get(tenant).into_iter().flat_map(HashMap::values);
-        for group in of_tenant.filter_map(Weak::upgrade) {
-            group.woken.notify_one();
+        for waiters in of_tenant {
+            waiters.group.woken.notify_one();
         }
     }
 
-    fn groups(&self) -> MutexGuard<'_, HashMap<String, HashMap<String, Weak<Group>>>> {
+    fn groups(&self) -> MutexGuard<'_, Groups> {
         self.groups.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -103,14 +109,18 @@ impl Seat<'_> {
 impl Drop for Seat<'_> {
     fn drop(&mut self) {
         let mut groups = self.waiting.groups();
-        if Arc::strong_count(&self.group) > 1 {
+        let Some(of_tenant) = groups.get_mut(&self.tenant) else {
             return;
-        }
-        if let Some(of_tenant) = groups.get_mut(&self.tenant) {
+        };
+        let Some(waiters) = of_tenant.get_mut(&self.asked) else {
+            return;
+        };
+        waiters.seats -= 1;
+        if waiters.seats == 0 {
             of_tenant.remove(&self.asked);
-            if of_tenant.is_empty() {
-                groups.remove(&self.tenant);
-            }
+        }
+        if of_tenant.is_empty() {
+            groups.remove(&self.tenant);
         }
     }
 }

@@ -5,8 +5,10 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+use super::accounts::{account_entry, connectable};
 use super::jobs::missing;
 use super::{Automation, Failure, ProgressReport, moves, permit};
+use crate::access::audit::{self, Action};
 use crate::access::{Caller, Permission};
 use crate::error::{Error, Precondition, Resource};
 use crate::model::{EventKind, Job, JobState, Timestamp};
@@ -18,7 +20,7 @@ use crate::store::{self, Tx, transact};
 pub struct Beat {
     /// Until when it has the job, by the database's clock.
     pub lease_until: Option<Timestamp>,
-    /// How long that is from now; zero where the lease was not renewed.
+    /// How long that is from now, by the same clock; zero where the lease was not renewed.
     pub lease: Duration,
     /// It is to stop: the job was called off, or its deadline is over.
     pub cancel: bool,
@@ -79,7 +81,8 @@ impl Automation {
     ///
     /// # Errors
     /// `LEASE_LOST`; `JOB_STATE` while its authorisation has not ended; [`Error::NotFound`] for the job
-    /// or the connection; [`Error::PermissionDenied`]; [`Error::Constrained`]; or the store's.
+    /// or the connection; [`Error::InvalidArgument`] for a connection at another provider than the job's
+    /// account; [`Error::PermissionDenied`]; [`Error::Constrained`]; or the store's.
     pub async fn complete_job(
         &self,
         caller: &Caller,
@@ -106,10 +109,7 @@ impl Automation {
                 };
             }
             if let Some(connection_id) = &connection_id {
-                let tenant = &caller.tenant;
-                let found = store::connections::find(&mut tx, tenant, connection_id).await?;
-                let missing = || Error::NotFound(Resource::Connection, connection_id.clone());
-                found.ok_or_else(missing)?;
+                judge_connection(&mut tx, caller, &job, connection_id, now).await?;
             }
             let next = moves::completed(&job, result.clone(), connection_id.clone(), now);
             self.moved(&mut tx, &job, &next, now).await?;
@@ -206,9 +206,10 @@ impl Automation {
         let lease = self.parts.config.lease;
         let now = self.parts.clock.now();
         let renewed = claims::renew(tx, &caller.tenant, id, token, lease, now).await?;
-        Ok(renewed.map(|lease_until| Beat {
+        Ok(renewed.map(|(lease_until, now)| Beat {
             lease_until: Some(lease_until),
-            lease,
+            // What is left, which is more where a longer lease was asked for.
+            lease: lease_until.since(now),
             cancel: false,
         }))
     }
@@ -233,6 +234,35 @@ fn stop(job: &Job) -> Beat {
         lease: Duration::ZERO,
         cancel: true,
     }
+}
+
+/// Judges the connection that a worker says came of its job, and records that it connects the job's
+/// account, as completing the job does.
+async fn judge_connection(
+    tx: &mut Tx,
+    caller: &Caller,
+    job: &Job,
+    connection_id: &str,
+    now: Timestamp,
+) -> Result<(), Error> {
+    let tenant = &caller.tenant;
+    let account = match &job.account_id {
+        Some(id) => store::automation::accounts::lock(tx, tenant, id).await?,
+        None => None,
+    };
+    let Some(account) = account else {
+        let found = store::connections::find(tx, tenant, connection_id).await?;
+        let missing = || Error::NotFound(Resource::Connection, connection_id.to_owned());
+        return found.map(drop).ok_or_else(missing);
+    };
+    connectable(tx, tenant, &account.provider, connection_id).await?;
+    if account.connection_id.as_deref() != Some(connection_id) {
+        let entry = account_entry(Action::AccountConnected, caller, &account)
+            .detail("connection_id", connection_id)
+            .detail("job_id", &job.id);
+        audit::record(tx, &entry, now).await?;
+    }
+    Ok(())
 }
 
 /// A completed job with its worker's result, where none was kept yet.

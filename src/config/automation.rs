@@ -9,23 +9,25 @@ use super::{DAY, HOUR, MINUTE, SECOND};
 /// Jobs of browser automation.
 #[derive(Clone, Debug)]
 pub struct Automation {
-    /// How long a worker has a job without a heartbeat.
+    /// How long a worker has a job without a heartbeat: 3 s to 1 h.
     pub lease: Duration,
-    /// How often jobs are looked through: whose time has come, whose worker was lost.
+    /// How often jobs are looked through for those whose time has come and whose worker was lost: 50 ms
+    /// to 5 min.
     pub scan_interval: Duration,
-    /// The most jobs taken in one step of a scan.
+    /// The most jobs taken in one step of a scan: 1 to 10,000.
     pub batch: u32,
-    /// How many attempts a job has where nobody says.
+    /// How many attempts a job has where nobody says: 1 to 100.
     pub max_attempts: u32,
-    /// The wait after the first failed attempt; it doubles with each further one.
+    /// The wait after the first failed attempt, 100 ms to 1 h; it doubles with each further one.
     pub backoff_initial: Duration,
-    /// The longest wait after failed attempts.
+    /// The longest wait after failed attempts: 1 s to 7 d, and not below the first.
     pub backoff_max: Duration,
-    /// How long the link of a job's authorisation is good where the job has no deadline.
+    /// How long the link of a job's authorisation is good where the job has no deadline: 1 min to
+    /// 30 d.
     pub authorization_ttl: Duration,
-    /// The most running jobs of one tenant at one provider; 0 for no limit.
+    /// The most running jobs of one tenant at one provider: up to 100,000; 0 for no limit.
     pub max_running_per_provider: u32,
-    /// The same for providers by id.
+    /// The same for providers by id, each up to 100,000.
     pub provider_limits: BTreeMap<String, u32>,
 }
 

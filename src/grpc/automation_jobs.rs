@@ -25,6 +25,8 @@ use crate::access::{Caller, Permission};
 use crate::automation::Automation;
 use crate::broker::{Authorizations, Hub};
 use crate::clock::Clock;
+use crate::error::Error;
+use crate::model::Job;
 use crate::pb::{self, automation_jobs_server::AutomationJobs};
 use crate::registry::Registry;
 use crate::tasks::Tasks;
@@ -54,6 +56,17 @@ type Answer<T> = Result<Response<T>, Status>;
 
 /// What WatchJobs answers with.
 type Watching = Pin<Box<dyn Stream<Item = Result<pb::WatchJobsResponse, Status>> + Send>>;
+
+impl Context {
+    /// Does what answers a job, and shows it.
+    async fn job(
+        &self,
+        work: impl Future<Output = Result<Job, Error>> + Send + 'static,
+    ) -> Result<Option<pb::Job>, Status> {
+        let job = self.tasks.run(work).await?;
+        Ok(Some(wire::job(&job)))
+    }
+}
 
 /// Delegates each RPC to its handler.
 macro_rules! rpcs {

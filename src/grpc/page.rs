@@ -6,11 +6,14 @@ use std::hash::Hash;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use crc32fast::Hasher;
+use prost::Message;
 
 use crate::error::Error;
 
 /// Largest page.
 pub const MAX: i32 = 1_000;
+/// How many bytes of messages an answer has room for: clients take 4 MiB unless they are told otherwise.
+pub const ROOM: usize = 3 << 20;
 const DEFAULT: i32 = 100;
 
 /// Where a page begins and how large it is.
@@ -70,10 +73,30 @@ impl Page {
 
     /// Cuts the rows down to the page; the token of the next page, empty on the last.
     pub fn cut<T>(&self, rows: &mut Vec<T>, key: impl Fn(&T) -> String) -> String {
-        if rows.len() <= self.size {
+        self.cut_to(self.size, rows, key)
+    }
+
+    /// The same of messages, of which there are fewer where an answer has no room for all: but one is
+    /// left, however large.
+    pub fn cut_messages<M: Message>(
+        &self,
+        messages: &mut Vec<M>,
+        key: impl Fn(&M) -> String,
+    ) -> String {
+        let mut bytes = 0_usize;
+        let fits = messages.iter().take_while(|message| {
+            bytes = bytes.saturating_add(message.encoded_len());
+            bytes <= ROOM
+        });
+        let fits = fits.count().max(1).min(self.size);
+        self.cut_to(fits, messages, key)
+    }
+
+    fn cut_to<T>(&self, size: usize, rows: &mut Vec<T>, key: impl Fn(&T) -> String) -> String {
+        if rows.len() <= size {
             return String::new();
         }
-        rows.truncate(self.size);
+        rows.truncate(size);
         rows.last()
             .map_or_else(String::new, |row| self.token(&key(row)))
     }
@@ -96,4 +119,28 @@ fn read(token: &str, binding: [u8; 4]) -> Option<String> {
     String::from_utf8(after.to_vec())
         .ok()
         .filter(|after| !after.contains('\0'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_page_of_large_messages_ends_early() {
+        let page = Page::of(3, "", "bound").unwrap();
+        let mut large = ["a", "b", "c", "d"]
+            .map(|text| text.repeat(1 << 20))
+            .to_vec();
+        let token = page.cut_messages(&mut large, |text| text[..1].to_owned());
+        assert_eq!(large.len(), 2);
+        assert_eq!(Page::of(3, &token, "bound").unwrap().after, "b");
+        let mut larger = vec!["a".repeat(4 << 20), "b".to_owned()];
+        assert!(!page.cut_messages(&mut larger, Clone::clone).is_empty());
+        assert_eq!(larger.len(), 1);
+        let mut small = vec!["a".to_owned(); 4];
+        assert!(!page.cut_messages(&mut small, Clone::clone).is_empty());
+        assert_eq!(small.len(), 3);
+        assert!(page.cut_messages(&mut small, Clone::clone).is_empty());
+        assert_eq!(small.len(), 3);
+    }
 }

@@ -42,8 +42,9 @@ impl Hourly {
 
     /// Whether one more refusal of this client is recorded.
     pub(super) fn may_tell(&self, client_id: &str) -> bool {
+        let most = TOLD_A_MINUTE;
         let bucket = self.told.get_with_by_ref(client_id, || {
-            Arc::new(Bucket::new(TOLD_A_MINUTE, MINUTE, &self.clock))
+            Arc::new(Bucket::new(most, MINUTE, most, &self.clock))
         });
         bucket.take().is_ok()
     }
@@ -65,7 +66,7 @@ impl Hourly {
 
     fn charge_at(&self, client_id: &str, most: NonZeroU32) -> Result<(), Error> {
         let bucket = self.buckets.get_with((client_id.to_owned(), most), || {
-            Arc::new(Bucket::new(most, HOUR, &self.clock))
+            Arc::new(Bucket::new(most, HOUR, most, &self.clock))
         });
         bucket.take().map_err(|retry_after| Error::RateLimited {
             limit: "rate_limit_per_hour",

@@ -188,7 +188,7 @@ pub struct Job {
     pub provider: String,
     /// Where it stands.
     pub state: JobState,
-    /// Higher goes first.
+    /// Higher goes first: -1,000 to 1,000.
     pub priority: i32,
     /// The place among jobs of its priority. Of a scheduled one: how far behind its batch's first.
     pub turn: i64,
@@ -196,7 +196,7 @@ pub struct Job {
     pub run_at: Timestamp,
     /// Given up after.
     pub deadline_at: Option<Timestamp>,
-    /// How many attempts it has.
+    /// How many attempts it has: 1 to 100.
     pub max_attempts: i32,
     /// How many were begun, less those that were handed back.
     pub attempt: i32,

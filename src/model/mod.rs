@@ -5,6 +5,7 @@ mod audit;
 mod authorization;
 mod automation;
 mod caller;
+mod change;
 mod client;
 mod connection;
 mod event;
@@ -28,6 +29,7 @@ pub use automation::{
     UniqueStates,
 };
 pub use caller::{ApiKey, Constraints, RateLimit, Role};
+pub use change::put;
 pub use client::{
     ClientAuthMethod, ClientGrantType, ClientResponseType, ClientSecret, ClientSettings,
     ClientState, ClientUsage, OauthClient,

@@ -200,8 +200,8 @@ pub async fn advance(
 }
 
 /// Ends an authorisation that still waits for consent, since the job that owns it has ended: its link
-/// is good no longer. `false` when it has got further, or is gone.
-pub async fn call_off(tx: &mut Tx, tenant: &str, id: &str, now: Timestamp) -> Result<bool, Error> {
+/// is good no longer. One that has got further stays as it is.
+pub async fn call_off(tx: &mut Tx, tenant: &str, id: &str, now: Timestamp) -> Result<(), Error> {
     let target = authorizations::table
         .find(id)
         .filter(authorizations::tenant.eq(tenant))
@@ -211,11 +211,11 @@ pub async fn call_off(tx: &mut Tx, tenant: &str, id: &str, now: Timestamp) -> Re
         authorizations::confirmation_hash.eq(None::<Vec<u8>>),
         authorizations::updated_at.eq(now),
     );
-    let updated = on!(tx, |c| diesel::update(target)
+    on!(tx, |c| diesel::update(target)
         .set(called_off)
         .execute(c)
         .await)?;
-    Ok(updated == 1)
+    Ok(())
 }
 
 /// An owner's authorisations, newest first, up to `limit`.

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use diesel::prelude::*;
 use diesel_async::RunQueryDsl;
 
+use super::automation::accounts;
 use super::columns::JsonValue;
 use super::grants::GrantRow;
 use super::pool::{Conn, Tx, on};
@@ -175,8 +176,9 @@ pub async fn lock(tx: &mut Tx, tenant: &str, id: &str) -> Result<Option<Connecti
     row.map(Connection::try_from).transpose()
 }
 
-/// Deletes; its use and synchronisations go with it.
-pub async fn delete(tx: &mut Tx, tenant: &str, id: &str) -> Result<bool, Error> {
+/// Deletes; its use and synchronisations go with it, and accounts are not connected by it any more.
+pub async fn delete(tx: &mut Tx, tenant: &str, id: &str, now: Timestamp) -> Result<bool, Error> {
+    accounts::touch_connected(tx, tenant, id, now).await?;
     let target = connections::table
         .find(id)
         .filter(connections::tenant.eq(tenant));

@@ -2,7 +2,7 @@
 //! position.
 
 use diesel::prelude::*;
-use diesel::sql_types::{BigInt, Bool};
+use diesel::sql_types::BigInt;
 use diesel_async::{RunQueryDsl, SimpleAsyncConnection};
 
 use super::columns::JsonValue;
@@ -199,23 +199,15 @@ pub async fn list(
         let mut query = events::table
             .filter(events::tenant.eq(tenant))
             .filter(events::position.gt(after))
-            .filter(
-                filter
-                    .jobs
-                    .into_sql::<Bool>()
-                    .and(
-                        events::batch_id
-                            .is_not_null()
-                            .or(events::job_id.is_not_null()),
-                    )
-                    .or((!filter.jobs)
-                        .into_sql::<Bool>()
-                        .and(events::connection_id.is_not_null())),
-            )
             .order(events::position)
             .limit(limit)
             .select(EventRow::as_select())
             .into_boxed();
+        let of_job = events::job_id.is_not_null();
+        query = match filter.jobs {
+            true => query.filter(of_job.or(events::batch_id.is_not_null())),
+            false => query.filter(events::connection_id.is_not_null()),
+        };
         if !filter.connection_id.is_empty() {
             query = query.filter(events::connection_id.eq(&filter.connection_id));
         }

@@ -36,7 +36,7 @@ macro_rules! migration {
 }
 
 /// In order; a released one is never edited.
-const MIGRATIONS: [Migration; 9] = [
+const MIGRATIONS: [Migration; 10] = [
     migration!("0001_callers"),
     migration!("0002_registry"),
     migration!("0003_connections"),
@@ -46,6 +46,7 @@ const MIGRATIONS: [Migration; 9] = [
     migration!("0007_oauth_clients"),
     migration!("0008_issuer"),
     migration!("0009_automation"),
+    migration!("0010_automation_indexes"),
 ];
 
 /// The session lock that one migrator at a time holds for a schema.

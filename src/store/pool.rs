@@ -295,21 +295,35 @@ impl Store {
                 .await?;
             }
         }
-        Ok(Tx(conn))
+        Ok(Tx {
+            conn,
+            then: Vec::new(),
+        })
     }
 }
 
 /// An open transaction.
-pub struct Tx(Conn);
+pub struct Tx {
+    conn: Conn,
+    then: Vec<Box<dyn FnOnce() + Send>>,
+}
 
 impl Tx {
+    /// Has `then` run once this is committed, and never if it is not.
+    pub fn on_commit(&mut self, then: impl FnOnce() + Send + 'static) {
+        self.then.push(Box::new(then));
+    }
+
     /// Makes what was written last.
     ///
     /// # Errors
     /// [`Error::Unavailable`] when the answer was lost: then nobody knows, and the row must be
     /// read again.
     pub async fn commit(mut self) -> Result<(), Error> {
-        on!(&mut self.0, |c| commit(c).await)?;
+        on!(&mut self.conn, |c| commit(c).await)?;
+        for then in self.then {
+            then();
+        }
         Ok(())
     }
 }
@@ -321,13 +335,13 @@ async fn commit<C: AsyncConnection>(conn: &mut C) -> diesel::QueryResult<()> {
 impl std::ops::Deref for Tx {
     type Target = Conn;
     fn deref(&self) -> &Conn {
-        &self.0
+        &self.conn
     }
 }
 
 impl std::ops::DerefMut for Tx {
     fn deref_mut(&mut self) -> &mut Conn {
-        &mut self.0
+        &mut self.conn
     }
 }
 

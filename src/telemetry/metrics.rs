@@ -218,18 +218,20 @@ impl Metrics {
         }
     }
 
-    /// `count` jobs came into a state: `tokenbroker.jobs.moved`.
-    pub fn job_moved(&self, state: &'static str, count: u64) {
+    /// So many jobs came into a state: `tokenbroker.jobs.moved`.
+    pub fn jobs_moved(&self, state: &'static str, jobs: usize) {
         if let Some(instruments) = &self.0 {
             let attributes = [KeyValue::new("state", state)];
-            instruments.jobs_moved.add(count, &attributes);
+            let jobs = u64::try_from(jobs).unwrap_or(u64::MAX);
+            instruments.jobs_moved.add(jobs, &attributes);
         }
     }
 
-    /// `count` jobs were taken from workers that were lost: `tokenbroker.jobs.rescued`.
-    pub fn jobs_rescued(&self, count: u64) {
+    /// So many jobs were taken from workers that were lost: `tokenbroker.jobs.rescued`.
+    pub fn jobs_rescued(&self, jobs: usize) {
         if let Some(instruments) = &self.0 {
-            instruments.jobs_rescued.add(count, &[]);
+            let jobs = u64::try_from(jobs).unwrap_or(u64::MAX);
+            instruments.jobs_rescued.add(jobs, &[]);
         }
     }
 
@@ -403,7 +405,7 @@ mod tests {
         metrics.cache_holds(7);
         metrics.connection_obtained("writer", moment);
         metrics.connection_timed_out("writer");
-        metrics.job_moved("pending", 2);
+        metrics.jobs_moved("pending", 2);
         metrics.jobs_rescued(1);
         metrics.claim_waited(moment);
     }

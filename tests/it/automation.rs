@@ -4,7 +4,9 @@
 mod accounts;
 mod attempts;
 mod authorized;
+mod batch_links;
 mod batches;
+mod bounds;
 mod chaos;
 mod claims;
 mod credentials;

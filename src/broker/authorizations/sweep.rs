@@ -204,7 +204,7 @@ impl Authorizations {
         let action = Action::ConnectionDeleted;
         let entry = connections::entry(action, &flow.who, &connection).reason(reason);
         self.record(tx, &entry).await?;
-        store::connections::delete(tx, tenant, &connection.id).await?;
+        store::connections::delete(tx, tenant, &connection.id, now).await?;
         let shared = store::connections::of_grant(tx, &grant.tenant, &grant.id).await?;
         if !shared.is_empty() {
             return Ok((true, None));

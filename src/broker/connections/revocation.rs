@@ -123,7 +123,7 @@ impl Connections {
                 .detail("account_id", &connection.account_id)
                 .detail("keep_at_provider", keep_at_provider);
             audit::record(&mut tx, &entry, now).await?;
-            store::connections::delete(&mut tx, &connection.tenant, id).await?;
+            store::connections::delete(&mut tx, &connection.tenant, id, now).await?;
             all.retain(|sharing| sharing.id != connection.id);
             if all.iter().any(uses_grant) {
                 self.follow_policies(&mut tx, grant, &all, now).await?;

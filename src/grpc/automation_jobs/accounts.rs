@@ -4,17 +4,17 @@ use std::sync::Arc;
 
 use prost_types::FieldMask;
 use secrecy::SecretString;
-use tonic::Request;
+use tonic::{Request, Response};
 
-use super::convert::{from_kind, labels};
-use super::wire::given;
+use super::convert::{from_type, labels};
+use super::wire::{NAME_MAX, given};
 use super::{Answer, Context, unconstrained};
 use crate::access::{Caller, Permission};
 use crate::automation::{AccountChanges, AccountFilter, Credentials, NewAccount};
 use crate::error::Error;
 use crate::grpc::client_registry::version;
 use crate::grpc::convert::{etag, kind, timestamp};
-use crate::grpc::fields::Fields;
+use crate::grpc::fields::{self, Fields};
 use crate::grpc::mask::Mask;
 use crate::grpc::page::Page;
 use crate::grpc::registry_convert::{APP_NAME_MAX, CLIENT_SECRET_MAX, PROVIDER_MAX};
@@ -23,7 +23,8 @@ use crate::pb;
 use crate::registry::Registry;
 
 const USERNAME_MAX: usize = 320;
-const NAME_MAX: usize = 200;
+/// As of any connection.
+const OWNER_MAX: usize = fields::NAME_MAX;
 const CLIENT_ID_MAX: usize = 500;
 const PASSWORD_MAX: usize = 1_000;
 /// A seed's 256 characters, with a blank before each.
@@ -51,12 +52,15 @@ pub(super) async fn create_account(
         Arc::clone(&context.automation),
         Arc::clone(&context.registry),
     );
-    let work = async move {
-        (new.provider, new.app_id) = resolved(&registry, &caller, &new.provider, &app).await?;
-        automation.create_account(&caller, new).await
-    };
-    let account = Some(wire(&context.tasks.run(work).await?));
-    Ok(pb::CreateAccountResponse { account }.into())
+    let account = context
+        .tasks
+        .run(async move {
+            (new.provider, new.app_id) = resolved(&registry, &caller, &new.provider, &app).await?;
+            automation.create_account(&caller, new).await
+        })
+        .await?;
+    let account = Some(wire(&account));
+    Ok(Response::new(pb::CreateAccountResponse { account }))
 }
 
 pub(super) async fn get_account(
@@ -66,9 +70,12 @@ pub(super) async fn get_account(
     let caller = unconstrained(&request, Permission::ReadAccounts)?;
     let id = account_id(request.into_inner().account_id)?;
     let automation = Arc::clone(&context.automation);
-    let work = async move { automation.get_account(&caller, &id).await };
-    let account = Some(wire(&context.tasks.run(work).await?));
-    Ok(pb::GetAccountResponse { account }.into())
+    let account = context
+        .tasks
+        .run(async move { automation.get_account(&caller, &id).await })
+        .await?;
+    let account = Some(wire(&account));
+    Ok(Response::new(pb::GetAccountResponse { account }))
 }
 
 pub(super) async fn list_accounts(
@@ -89,19 +96,20 @@ pub(super) async fn list_accounts(
     };
     let automation = Arc::clone(&context.automation);
     let (after, limit) = (page.after.clone(), page.limit());
-    let work = async move {
-        automation
-            .list_accounts(&caller, &filter, &after, limit)
-            .await
-    };
-    let mut found = context.tasks.run(work).await?;
+    let mut found = context
+        .tasks
+        .run(async move {
+            automation
+                .list_accounts(&caller, &filter, &after, limit)
+                .await
+        })
+        .await?;
     let next_page_token = page.cut(&mut found, |account| account.id.clone());
     let accounts = found.iter().map(wire).collect();
-    Ok(pb::ListAccountsResponse {
+    Ok(Response::new(pb::ListAccountsResponse {
         accounts,
         next_page_token,
-    }
-    .into())
+    }))
 }
 
 pub(super) async fn update_account(
@@ -122,16 +130,19 @@ pub(super) async fn update_account(
         Arc::clone(&context.automation),
         Arc::clone(&context.registry),
     );
-    let work = async move {
-        if let Some(Some(app)) = &mut changes.app_id {
-            *app = registry.get_app(&caller, app).await?.id;
-        }
-        automation
-            .update_account(&caller, &id, &changes, version)
-            .await
-    };
-    let account = Some(wire(&context.tasks.run(work).await?));
-    Ok(pb::UpdateAccountResponse { account }.into())
+    let account = context
+        .tasks
+        .run(async move {
+            if let Some(Some(app)) = &mut changes.app_id {
+                *app = registry.get_app(&caller, app).await?.id;
+            }
+            automation
+                .update_account(&caller, &id, &changes, version)
+                .await
+        })
+        .await?;
+    let account = Some(wire(&account));
+    Ok(Response::new(pb::UpdateAccountResponse { account }))
 }
 
 pub(super) async fn delete_account(
@@ -146,9 +157,11 @@ pub(super) async fn delete_account(
     let version = version(&mut fields, "etag", &request.etag);
     fields.finish()?;
     let automation = Arc::clone(&context.automation);
-    let work = async move { automation.delete_account(&caller, &id, version).await };
-    context.tasks.run(work).await?;
-    Ok(pb::DeleteAccountResponse {}.into())
+    context
+        .tasks
+        .run(async move { automation.delete_account(&caller, &id, version).await })
+        .await?;
+    Ok(Response::new(pb::DeleteAccountResponse {}))
 }
 
 pub(super) async fn set_credentials(
@@ -163,13 +176,16 @@ pub(super) async fn set_credentials(
     let credentials = credentials(&mut fields, request.credentials);
     fields.finish()?;
     let automation = Arc::clone(&context.automation);
-    let work = async move {
-        automation
-            .set_credentials(&caller, &id, credentials, replace)
-            .await
-    };
-    let account = Some(wire(&context.tasks.run(work).await?));
-    Ok(pb::SetCredentialsResponse { account }.into())
+    let account = context
+        .tasks
+        .run(async move {
+            automation
+                .set_credentials(&caller, &id, credentials, replace)
+                .await
+        })
+        .await?;
+    let account = Some(wire(&account));
+    Ok(Response::new(pb::SetCredentialsResponse { account }))
 }
 
 pub(super) async fn mark_connected(
@@ -187,13 +203,16 @@ pub(super) async fn mark_connected(
     }
     fields.finish()?;
     let automation = Arc::clone(&context.automation);
-    let work = async move {
-        automation
-            .mark_connected(&caller, &id, connection.as_deref())
-            .await
-    };
-    let account = Some(wire(&context.tasks.run(work).await?));
-    Ok(pb::MarkConnectedResponse { account }.into())
+    let account = context
+        .tasks
+        .run(async move {
+            automation
+                .mark_connected(&caller, &id, connection.as_deref())
+                .await
+        })
+        .await?;
+    let account = Some(wire(&account));
+    Ok(Response::new(pb::MarkConnectedResponse { account }))
 }
 
 /// An account on the wire; its credentials stay behind.
@@ -280,7 +299,7 @@ fn new_account(request: pb::CreateAccountRequest) -> Result<(NewAccount, String)
     fields.text("account.provider", &account.provider, PROVIDER_MAX);
     fields.required("account.username", &account.username, USERNAME_MAX);
     judge(&mut fields, &account);
-    let kind = from_kind(&mut fields, "account.type", account.r#type);
+    let kind = from_type(&mut fields, "account.type", account.r#type);
     let labels = labels(&mut fields, "account.labels", account.labels);
     fields.finish()?;
     let new = NewAccount {
@@ -303,7 +322,7 @@ fn new_account(request: pb::CreateAccountRequest) -> Result<(NewAccount, String)
 fn changes(fields: &mut Fields, account: pb::Account, mask: Option<FieldMask>) -> AccountChanges {
     let mask = Mask::of(fields, mask, &MUTABLE);
     judge(fields, &account);
-    let kind = from_kind(fields, "account.type", account.r#type);
+    let kind = from_type(fields, "account.type", account.r#type);
     let labels = labels(fields, "account.labels", account.labels);
     let text = |name: &str, value: String| mask.names(name, !value.is_empty()).then_some(value);
     AccountChanges {
@@ -321,7 +340,7 @@ fn changes(fields: &mut Fields, account: pb::Account, mask: Option<FieldMask>) -
 /// Every text that callers may change.
 fn judge(fields: &mut Fields, account: &pb::Account) {
     fields.text("account.display_name", &account.display_name, NAME_MAX);
-    fields.text("account.owner", &account.owner, NAME_MAX);
+    fields.text("account.owner", &account.owner, OWNER_MAX);
     fields.text("account.app", &account.app, APP_NAME_MAX);
     fields.text("account.client_id", &account.client_id, CLIENT_ID_MAX);
 }
@@ -408,7 +427,7 @@ mod tests {
         let request = pb::CreateAccountRequest {
             account: Some(pb::Account {
                 r#type: 9,
-                owner: "x".repeat(NAME_MAX + 1),
+                owner: "x".repeat(OWNER_MAX + 1),
                 ..pb::Account::default()
             }),
             credentials: Some(pb::AccountCredentials {

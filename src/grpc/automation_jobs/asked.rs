@@ -1,5 +1,7 @@
 //! Jobs that are asked for, as they come over the wire.
 
+use std::time::Duration;
+
 use prost::Message as _;
 use serde_json::{Map, Value};
 
@@ -7,6 +9,7 @@ use super::convert::{from_json, from_mode};
 use super::wire::{KIND_MAX, NAME_MAX, from_states, given};
 use crate::access::requests::fingerprint;
 use crate::automation::NewJob;
+use crate::error::Error;
 use crate::grpc::convert::from_timestamp;
 use crate::grpc::fields::{CLIENT_ID_MAX, Fields};
 use crate::model::{IdKind, Timestamp, UniqueStates};
@@ -16,6 +19,10 @@ use crate::pb;
 const PAYLOAD_MAX: usize = 64 << 10;
 const PRIORITY_MAX: i32 = 1_000;
 const ATTEMPTS_MAX: u32 = 100;
+const AHEAD_DAYS: u64 = 90;
+/// How far ahead the times of a job with an authorisation may be: whoever has its link may connect until
+/// then.
+pub(super) const AHEAD_MAX: Duration = Duration::from_secs(AHEAD_DAYS * 24 * 60 * 60);
 
 /// A job that is asked for.
 pub(super) struct Asked {
@@ -27,6 +34,25 @@ pub(super) struct Asked {
     pub(super) authorization: Option<pb::JobAuthorization>,
     /// Names what was asked for: the same job again has the same.
     pub(super) fingerprint: [u8; 32],
+}
+
+impl Asked {
+    /// Judges how far ahead the times of a job with an authorisation are.
+    pub(super) fn judge_ahead(&self, now: Timestamp) -> Result<(), Error> {
+        let latest = now.plus(AHEAD_MAX);
+        let mut fields = Fields::new();
+        for (name, time) in [
+            ("run_time", self.job.run_at),
+            ("deadline", self.job.deadline_at),
+        ] {
+            fields.check(
+                time.is_none_or(|time| time <= latest),
+                format!("{}.{name}", self.field),
+                format!("must be within {AHEAD_DAYS} d, since the job has an authorization"),
+            );
+        }
+        fields.finish()
+    }
 }
 
 /// Judges a job that is asked for.
@@ -128,7 +154,7 @@ fn time(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::error::Error;
+    use crate::grpc::convert::timestamp;
     use crate::model::JobState;
 
     fn asked() -> pb::NewJob {
@@ -192,6 +218,27 @@ mod tests {
             "job.authorization.return_url",
         ];
         assert_eq!(faults(wrong), expected);
+    }
+
+    #[test]
+    fn times_are_told_that_are_too_far_ahead_for_a_link() {
+        let now = Timestamp::from_micros(1_700_000_000_000_000);
+        let judged = |at: Timestamp| {
+            let late = pb::NewJob {
+                run_time: Some(timestamp(at)),
+                deadline: Some(timestamp(at)),
+                ..asked()
+            };
+            new_job(&mut Fields::new(), "job".to_owned(), late).judge_ahead(now)
+        };
+        let latest = now.plus(AHEAD_MAX);
+        assert!(judged(latest).is_ok());
+        let late = judged(latest.plus(Duration::from_micros(1)));
+        let Err(Error::InvalidArgument(faults)) = late else {
+            panic!("must be refused");
+        };
+        let fields: Vec<_> = faults.iter().map(|fault| fault.field.as_str()).collect();
+        assert_eq!(fields, ["job.run_time", "job.deadline"]);
     }
 
     #[test]

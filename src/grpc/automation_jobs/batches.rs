@@ -11,13 +11,15 @@ use super::wire::{self, NAME_MAX, given};
 use super::{Answer, Context, unconstrained};
 use crate::access::requests::fingerprint;
 use crate::access::{Caller, Permission};
-use crate::automation::{Authorized, NewBatch, NewJob};
+use crate::automation::{Authorized, DeadFilter, NewBatch, NewJob};
 use crate::error::Error;
 use crate::grpc::fields::Fields;
 use crate::grpc::page::Page;
 use crate::model::{Batch, JobCounts};
 use crate::pb;
 
+/// Largest page: the jobs of each batch are counted.
+const PAGE_MAX: i32 = 100;
 /// Most jobs of a batch.
 const JOBS_MAX: usize = 20_000;
 /// Most jobs of a batch that have an authorisation: each takes a transaction of its own.
@@ -174,7 +176,7 @@ pub(super) async fn list_batches(
         page_size,
         page_token,
     } = request.into_inner();
-    let page = Page::of(page_size, &page_token, "ListBatches")?;
+    let page = Page::at_most(PAGE_MAX, page_size, &page_token, "ListBatches")?;
     let automation = Arc::clone(&context.automation);
     let (after, limit) = (page.after.clone(), page.limit());
     let mut found = context
@@ -212,10 +214,14 @@ pub(super) async fn retry_batch(
 ) -> Answer<pb::RetryBatchResponse> {
     let caller = unconstrained(&request, Permission::WriteJobs)?;
     let id = wire::batch_id(request.into_inner().batch_id)?;
-    let automation = Arc::clone(&context.automation);
+    let work = context.clone();
     let (batch, counts, retried_count) = context
         .tasks
-        .run(async move { automation.retry_batch(&caller, &id).await })
+        .run(async move {
+            let failed = DeadFilter::of_batch(&id);
+            let begun = work.redrive_ended(&caller, &failed).await?;
+            work.automation.retry_batch(&caller, &id, begun).await
+        })
         .await?;
     Ok(Response::new(pb::RetryBatchResponse {
         batch: Some(wire::batch(&batch, &counts)),

@@ -59,7 +59,7 @@ pub(super) fn from_captcha(fields: &mut Fields, field: &str, number: i32) -> Cap
 }
 
 /// What sort of credential, of the wire; none where it is not set.
-pub(super) fn from_kind(fields: &mut Fields, field: &str, number: i32) -> Option<ConnectionKind> {
+pub(super) fn from_type(fields: &mut Fields, field: &str, number: i32) -> Option<ConnectionKind> {
     match pb::ConnectionKind::try_from(number) {
         Ok(pb::ConnectionKind::Unspecified) => None,
         Ok(pb::ConnectionKind::Oauth2) => Some(ConnectionKind::Oauth2),
@@ -152,7 +152,7 @@ mod tests {
         let found = faults(|fields| {
             from_mode(fields, "mode", 9);
             from_captcha(fields, "captcha", 9);
-            from_kind(fields, "type", 9);
+            from_type(fields, "type", 9);
         });
         assert_eq!(found, 3);
     }

@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
-use tonic::{Request, Response};
+use tonic::{Request, Response, Status};
 
-use super::wire::{self, KIND_MAX, REASON_MAX, given};
+use super::jobs::listed;
+use super::wire::{KIND_MAX, REASON_MAX, given};
 use super::{Answer, Context, unconstrained};
-use crate::access::Permission;
+use crate::access::{Caller, Permission};
 use crate::automation::{DeadFilter, JobFilter};
 use crate::error::Error;
 use crate::grpc::connections::checked;
@@ -35,20 +36,14 @@ pub(super) async fn list_dead_letters(
     let page = Page::of(page_size, &page_token, ("ListDeadLetters", &kind, &reason));
     let page = checked(fields, page)?;
     let filter = JobFilter {
-        batch_id: None,
         states: vec![JobState::Failed],
         kind: given(kind),
         reason: given(reason),
+        ..JobFilter::default()
     };
-    let automation = Arc::clone(&context.automation);
-    let (after, limit) = (page.after.clone(), page.limit());
-    let mut found = context
-        .tasks
-        .run(async move { automation.list_jobs(&caller, &filter, &after, limit).await })
-        .await?;
-    let next_page_token = page.cut(&mut found, |job| job.id.clone());
+    let (jobs, next_page_token) = listed(context, caller, filter, &page).await?;
     Ok(Response::new(pb::ListDeadLettersResponse {
-        jobs: found.iter().map(wire::job).collect(),
+        jobs,
         next_page_token,
     }))
 }
@@ -63,12 +58,12 @@ pub(super) async fn redrive_dead_letters(
         kind,
         reason,
     } = request.into_inner();
-    let filter = dead(job_ids, kind, reason)?;
-    let automation = Arc::clone(&context.automation);
-    let redriven_count = context
-        .tasks
-        .run(async move { automation.redrive(&caller, &filter).await })
-        .await?;
+    let work = context.clone();
+    let redriven = dead(context, (job_ids, kind, reason), |filter| async move {
+        let begun = work.redrive_ended(&caller, &filter).await?;
+        work.automation.redrive(&caller, &filter, begun).await
+    });
+    let redriven_count = redriven.await?;
     Ok(Response::new(pb::RedriveDeadLettersResponse {
         redriven_count,
     }))
@@ -84,17 +79,23 @@ pub(super) async fn purge_dead_letters(
         kind,
         reason,
     } = request.into_inner();
-    let filter = dead(job_ids, kind, reason)?;
     let automation = Arc::clone(&context.automation);
-    let purged_count = context
-        .tasks
-        .run(async move { automation.purge(&caller, &filter).await })
-        .await?;
+    let purged = dead(context, (job_ids, kind, reason), |filter| async move {
+        automation.purge(&caller, &filter).await
+    });
+    let purged_count = purged.await?;
     Ok(Response::new(pb::PurgeDeadLettersResponse { purged_count }))
 }
 
-/// Which dead letters are meant.
-fn dead(ids: Vec<String>, kind: String, reason: String) -> Result<DeadFilter, Error> {
+/// Does something to the dead letters that a request means, by their ids, kind and reason; to how many.
+async fn dead<W>(
+    context: &Context,
+    (ids, kind, reason): (Vec<String>, String, String),
+    work: impl FnOnce(DeadFilter) -> W,
+) -> Result<i64, Status>
+where
+    W: Future<Output = Result<i64, Error>> + Send + 'static,
+{
     let mut fields = Fields::new();
     let few = ids.len() <= NAMED_MAX;
     fields.check(few, "job_ids", format!("at most {NAMED_MAX} are allowed"));
@@ -104,9 +105,61 @@ fn dead(ids: Vec<String>, kind: String, reason: String) -> Result<DeadFilter, Er
     fields.text("kind", &kind, KIND_MAX);
     fields.text("reason", &reason, REASON_MAX);
     fields.finish()?;
-    Ok(DeadFilter {
+    let filter = DeadFilter {
+        batch_id: None,
         ids,
         kind: given(kind),
         reason: given(reason),
-    })
+    };
+    Ok(context.tasks.run(work(filter)).await?)
+}
+
+impl Context {
+    /// Begins those dead letters again, each with a new authorisation, whose own has ended; how many that
+    /// were. They go before the others: whoever may not start such is refused before any is begun.
+    pub(super) async fn redrive_ended(
+        &self,
+        caller: &Caller,
+        filter: &DeadFilter,
+    ) -> Result<i64, Error> {
+        let automation = &self.automation;
+        let mut after = String::new();
+        let mut begun = 0;
+        loop {
+            let ids = automation.dead_authorized(caller, filter, &after).await?;
+            let Some(last) = ids.last() else {
+                return Ok(begun);
+            };
+            after.clone_from(last);
+            for id in &ids {
+                match self.redrive_one(caller, id, begun).await {
+                    Ok(true) => begun += 1,
+                    Ok(false) => {}
+                    Err(error) if is_of_the_job(&error) => {}
+                    Err(error) => return Err(error),
+                }
+            }
+        }
+    }
+
+    /// `false`: its authorisation has not ended, so it is one of the others.
+    async fn redrive_one(&self, caller: &Caller, id: &str, behind: i64) -> Result<bool, Error> {
+        let Some(retry) = self.automation.wants_authorization(caller, id).await? else {
+            return Ok(false);
+        };
+        self.begin_anew(caller, &retry, behind).await?;
+        Ok(true)
+    }
+}
+
+/// Whether a job was refused for what it is, or what it needs: others may do well.
+fn is_of_the_job(error: &Error) -> bool {
+    matches!(
+        error,
+        Error::AlreadyExists { .. }
+            | Error::NotFound(..)
+            | Error::InvalidArgument(_)
+            | Error::FailedPrecondition { .. }
+            | Error::ResourceExhausted { .. }
+    )
 }

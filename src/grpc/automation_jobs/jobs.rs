@@ -2,22 +2,26 @@
 
 use std::sync::Arc;
 
+use prost::Message as _;
 use secrecy::SecretString;
-use tonic::{Request, Response};
+use tonic::{Request, Response, Status};
 
 use super::asked::{self, Asked};
 use super::wire::{self, KIND_MAX, NAME_MAX, from_states, given};
 use super::{Answer, Context, unconstrained};
 use crate::access::requests::Once;
 use crate::access::{Caller, Permission};
-use crate::automation::JobFilter;
+use crate::automation::{JobFilter, Retry};
 use crate::error::Error;
 use crate::grpc::connections::checked;
 use crate::grpc::convert::shown;
 use crate::grpc::fields::Fields;
-use crate::grpc::page::Page;
-use crate::model::Job;
+use crate::grpc::page::{Page, ROOM};
+use crate::model::{IdKind, Job};
 use crate::pb;
+
+/// Most jobs that are read at once for a page.
+const STEP: i64 = 100;
 
 /// A job that was made, and its link.
 type Made = (Job, Option<SecretString>);
@@ -89,11 +93,8 @@ pub(super) async fn get_job(
     let caller = unconstrained(&request, Permission::ReadJobs)?;
     let id = wire::job_id(request.into_inner().job_id)?;
     let automation = Arc::clone(&context.automation);
-    let job = context
-        .tasks
-        .run(async move { automation.get_job(&caller, &id).await })
-        .await?;
-    let job = Some(wire::job(&job));
+    let job = context.job(async move { automation.get_job(&caller, &id).await });
+    let job = job.await?;
     Ok(Response::new(pb::GetJobResponse { job }))
 }
 
@@ -108,12 +109,16 @@ pub(super) async fn list_jobs(
         batch_id,
         states,
         kind,
+        authorization_id,
     } = request.into_inner();
     let mut fields = Fields::new();
     fields.text("batch_id", &batch_id, NAME_MAX);
     fields.text("kind", &kind, KIND_MAX);
     let wanted = from_states(&mut fields, "states", &states);
-    let bound_to = ("ListJobs", &batch_id, &states, &kind);
+    if !authorization_id.is_empty() {
+        fields.id("authorization_id", &authorization_id, IdKind::Authorization);
+    }
+    let bound_to = ("ListJobs", &batch_id, &states, &kind, &authorization_id);
     let page = Page::of(page_size, &page_token, bound_to);
     let page = checked(fields, page)?;
     let filter = JobFilter {
@@ -121,18 +126,45 @@ pub(super) async fn list_jobs(
         states: wanted,
         kind: given(kind),
         reason: None,
+        authorization_id: given(authorization_id),
     };
-    let automation = Arc::clone(&context.automation);
-    let (after, limit) = (page.after.clone(), page.limit());
-    let mut found = context
-        .tasks
-        .run(async move { automation.list_jobs(&caller, &filter, &after, limit).await })
-        .await?;
-    let next_page_token = page.cut(&mut found, |job| job.id.clone());
+    let (jobs, next_page_token) = listed(context, caller, filter, &page).await?;
     Ok(Response::new(pb::ListJobsResponse {
-        jobs: found.iter().map(wire::job).collect(),
+        jobs,
         next_page_token,
     }))
+}
+
+/// One page of jobs, and the token of the next one.
+pub(super) async fn listed(
+    context: &Context,
+    caller: Caller,
+    filter: JobFilter,
+    page: &Page,
+) -> Result<(Vec<pb::Job>, String), Status> {
+    let automation = Arc::clone(&context.automation);
+    let (mut after, limit) = (page.after.clone(), page.limit());
+    let listing = async move {
+        let (mut jobs, mut left, mut bytes) = (Vec::new(), limit, 0);
+        // Page by page: a thousand large ones would take far more memory than the answer has room for.
+        while left > 0 && bytes <= ROOM {
+            let some = left.min(STEP);
+            let found = automation.list_jobs(&caller, &filter, &after, some).await?;
+            left = match i64::try_from(found.len()) {
+                Ok(found) if found == some => left - found,
+                _ => 0,
+            };
+            if let Some(last) = found.last() {
+                after.clone_from(&last.id);
+            }
+            let found = found.iter().map(wire::job);
+            jobs.extend(found.inspect(|job| bytes += job.encoded_len()));
+        }
+        Ok(jobs)
+    };
+    let mut jobs: Vec<pb::Job> = context.tasks.run(listing).await?;
+    let next_page_token = page.cut_messages(&mut jobs, |job| job.id.clone());
+    Ok((jobs, next_page_token))
 }
 
 pub(super) async fn cancel_job(
@@ -142,11 +174,8 @@ pub(super) async fn cancel_job(
     let caller = unconstrained(&request, Permission::WriteJobs)?;
     let id = wire::job_id(request.into_inner().job_id)?;
     let automation = Arc::clone(&context.automation);
-    let job = context
-        .tasks
-        .run(async move { automation.cancel_job(&caller, &id).await })
-        .await?;
-    let job = Some(wire::job(&job));
+    let job = context.job(async move { automation.cancel_job(&caller, &id).await });
+    let job = job.await?;
     Ok(Response::new(pb::CancelJobResponse { job }))
 }
 
@@ -159,22 +188,37 @@ pub(super) async fn retry_job(
     let work = context.clone();
     let (job, link) = context
         .tasks
-        .run(async move {
-            let wanted = work.automation.wants_authorization(&caller, &id).await?;
-            let authorized = match &wanted {
-                Some(retry) => {
-                    let again = work.authorize_again(&caller, &retry.job, &retry.authorization);
-                    Some(again.await?)
-                }
-                None => None,
-            };
-            let link = authorized.as_ref().map(|it| it.connect_url.clone());
-            let job = work.automation.retry_job(&caller, &id, authorized).await?;
-            Ok((job, link))
-        })
+        .run(async move { work.begin_again(&caller, &id).await })
         .await?;
     Ok(Response::new(pb::RetryJobResponse {
         job: Some(wire::job(&job)),
         connect_url: shown(link.as_ref()),
     }))
+}
+
+impl Context {
+    /// Begins a job again, with a new authorisation where its own has ended.
+    async fn begin_again(&self, caller: &Caller, id: &str) -> Result<Made, Error> {
+        match self.automation.wants_authorization(caller, id).await? {
+            Some(retry) => self.begin_anew(caller, &retry, 0).await,
+            None => Ok((self.automation.retry_job(caller, id, None, 0).await?, None)),
+        }
+    }
+
+    /// Begins a job again with a new authorisation, behind so many that begin with it.
+    pub(super) async fn begin_anew(
+        &self,
+        caller: &Caller,
+        retry: &Retry,
+        behind: i64,
+    ) -> Result<Made, Error> {
+        let Retry { job, authorization } = retry;
+        let authorized = self.authorize_again(caller, job, authorization).await?;
+        let link = authorized.connect_url.clone();
+        let begun = self
+            .automation
+            .retry_job(caller, &job.id, Some(authorized), behind)
+            .await?;
+        Ok((begun, Some(link)))
+    }
 }

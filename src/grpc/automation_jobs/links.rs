@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::Context;
-use super::asked::Asked;
+use super::asked::{AHEAD_MAX, Asked};
 use crate::access::{Caller, Permission};
 use crate::automation::{Authorized, Checked};
 use crate::broker::authorizations::NewAuthorization;
@@ -24,12 +24,13 @@ impl Context {
     ) -> Result<Authorized, Error> {
         // Before anything is told of apps.
         caller.require(Permission::AuthorizeLinkOnly)?;
+        asked.judge_ahead(self.clock.now())?;
         let at = |name: &str| format!("{}.authorization.{name}", asked.field);
         let account = checked.account.as_ref();
-        let app = given(&wanted.app, account.and_then(|it| it.app_id.as_deref()));
+        let app = or_its(&wanted.app, account.and_then(|it| it.app_id.as_deref()));
         let missing = "is required, since the job has no account that has one";
         let app = app.ok_or_else(|| Error::invalid(at("app"), missing))?;
-        let owner = given(&wanted.owner, account.map(|it| it.owner.as_str()));
+        let owner = or_its(&wanted.owner, account.map(|it| it.owner.as_str()));
         let missing = "is required, since the job has no account";
         let owner = owner.ok_or_else(|| Error::invalid(at("owner"), missing))?;
         let app = self.registry.get_app(caller, app).await?;
@@ -110,8 +111,8 @@ impl Context {
     }
 }
 
-/// Until the deadline; without one, or with one that is over and so is dropped, for `ttl` from when the
-/// job may run.
+/// Until the deadline, as far ahead as that of a new job may be; without one, or with one that is over
+/// and so is dropped, for `ttl` from when the job may run.
 fn lifetime(
     now: Timestamp,
     run_at: Option<Timestamp>,
@@ -120,11 +121,12 @@ fn lifetime(
 ) -> Duration {
     let from = run_at.map_or(now, |run_at| run_at.max(now));
     let deadline = deadline_at.filter(|deadline| *deadline > now);
+    let deadline = deadline.map(|deadline| deadline.min(now.plus(AHEAD_MAX)));
     deadline.unwrap_or_else(|| from.plus(ttl)).since(now)
 }
 
 /// The request's own, or what it is when that is empty.
-fn given<'a>(own: &'a str, otherwise: Option<&'a str>) -> Option<&'a str> {
+fn or_its<'a>(own: &'a str, otherwise: Option<&'a str>) -> Option<&'a str> {
     let own = Some(own).filter(|own| !own.is_empty());
     own.or(otherwise.filter(|it| !it.is_empty()))
 }
@@ -143,5 +145,7 @@ mod tests {
         assert_eq!(lifetime(now, Some(now.minus(hour)), None, minute), minute);
         assert_eq!(lifetime(now, None, Some(later), minute), hour);
         assert_eq!(lifetime(now, None, Some(now.minus(hour)), minute), minute);
+        let far = now.plus(2 * AHEAD_MAX);
+        assert_eq!(lifetime(now, None, Some(far), minute), AHEAD_MAX);
     }
 }

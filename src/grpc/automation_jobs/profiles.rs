@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use prost_types::FieldMask;
-use tonic::Request;
+use tonic::{Request, Response};
 
 use super::convert::{captcha, from_captcha, from_mode, labels, mode};
 use super::wire::{NAME_MAX, given};
@@ -39,9 +39,12 @@ pub(super) async fn create_profile(
     let caller = unconstrained(&request, Permission::WriteAccounts)?;
     let new = new_profile(request.into_inner())?;
     let automation = Arc::clone(&context.automation);
-    let work = async move { automation.create_profile(&caller, new).await };
-    let profile = Some(wire(&context.tasks.run(work).await?));
-    Ok(pb::CreateProfileResponse { profile }.into())
+    let profile = context
+        .tasks
+        .run(async move { automation.create_profile(&caller, new).await })
+        .await?;
+    let profile = Some(wire(&profile));
+    Ok(Response::new(pb::CreateProfileResponse { profile }))
 }
 
 pub(super) async fn get_profile(
@@ -54,9 +57,12 @@ pub(super) async fn get_profile(
     fields.required("profile", &name, NAME_MAX);
     fields.finish()?;
     let automation = Arc::clone(&context.automation);
-    let work = async move { automation.get_profile(&caller, &name).await };
-    let profile = Some(wire(&context.tasks.run(work).await?));
-    Ok(pb::GetProfileResponse { profile }.into())
+    let profile = context
+        .tasks
+        .run(async move { automation.get_profile(&caller, &name).await })
+        .await?;
+    let profile = Some(wire(&profile));
+    Ok(Response::new(pb::GetProfileResponse { profile }))
 }
 
 pub(super) async fn list_profiles(
@@ -77,19 +83,20 @@ pub(super) async fn list_profiles(
     };
     let automation = Arc::clone(&context.automation);
     let (after, limit) = (page.after.clone(), page.limit());
-    let work = async move {
-        automation
-            .list_profiles(&caller, &filter, &after, limit)
-            .await
-    };
-    let mut found = context.tasks.run(work).await?;
+    let mut found = context
+        .tasks
+        .run(async move {
+            automation
+                .list_profiles(&caller, &filter, &after, limit)
+                .await
+        })
+        .await?;
     let next_page_token = page.cut(&mut found, |profile| profile.id.clone());
     let profiles = found.iter().map(wire).collect();
-    Ok(pb::ListProfilesResponse {
+    Ok(Response::new(pb::ListProfilesResponse {
         profiles,
         next_page_token,
-    }
-    .into())
+    }))
 }
 
 pub(super) async fn update_profile(
@@ -107,13 +114,16 @@ pub(super) async fn update_profile(
     let changes = changes(&mut fields, profile, request.update_mask);
     fields.finish()?;
     let automation = Arc::clone(&context.automation);
-    let work = async move {
-        automation
-            .update_profile(&caller, &id, &changes, version)
-            .await
-    };
-    let profile = Some(wire(&context.tasks.run(work).await?));
-    Ok(pb::UpdateProfileResponse { profile }.into())
+    let profile = context
+        .tasks
+        .run(async move {
+            automation
+                .update_profile(&caller, &id, &changes, version)
+                .await
+        })
+        .await?;
+    let profile = Some(wire(&profile));
+    Ok(Response::new(pb::UpdateProfileResponse { profile }))
 }
 
 pub(super) async fn delete_profile(
@@ -128,9 +138,11 @@ pub(super) async fn delete_profile(
     let version = version(&mut fields, "etag", &request.etag);
     fields.finish()?;
     let automation = Arc::clone(&context.automation);
-    let work = async move { automation.delete_profile(&caller, &id, version).await };
-    context.tasks.run(work).await?;
-    Ok(pb::DeleteProfileResponse {}.into())
+    context
+        .tasks
+        .run(async move { automation.delete_profile(&caller, &id, version).await })
+        .await?;
+    Ok(Response::new(pb::DeleteProfileResponse {}))
 }
 
 /// A browser profile on the wire.

@@ -15,7 +15,7 @@ use crate::pb;
 pub(super) const KIND_MAX: usize = 63;
 /// Longest reason of a failure, in characters.
 pub(super) const REASON_MAX: usize = 63;
-/// Longest batch id, unique key, worker's name and external id, in characters.
+/// Longest batch id, unique key, worker's name, external id and display name, in characters.
 pub(super) const NAME_MAX: usize = 200;
 /// Longest message for people, in characters.
 pub(super) const MESSAGE_MAX: usize = 1_000;
@@ -179,20 +179,15 @@ const fn wire_kind(kind: EventKind) -> pb::JobEventType {
 
 /// A type of events of the wire; none for what is none.
 pub(super) fn from_kind(number: i32) -> Option<EventKind> {
-    match pb::JobEventType::try_from(number).ok()? {
-        pb::JobEventType::Unspecified => None,
-        pb::JobEventType::Scheduled => Some(EventKind::JobScheduled),
-        pb::JobEventType::Pending => Some(EventKind::JobPending),
-        pb::JobEventType::Running => Some(EventKind::JobRunning),
-        pb::JobEventType::Progressed => Some(EventKind::JobProgressed),
-        pb::JobEventType::Retryable => Some(EventKind::JobRetryable),
-        pb::JobEventType::Snoozed => Some(EventKind::JobSnoozed),
-        pb::JobEventType::Completed => Some(EventKind::JobCompleted),
-        pb::JobEventType::Failed => Some(EventKind::JobFailed),
-        pb::JobEventType::Cancelled => Some(EventKind::JobCancelled),
-        pb::JobEventType::CancelRequested => Some(EventKind::JobCancelRequested),
-        pb::JobEventType::BatchFinished => Some(EventKind::BatchFinished),
-    }
+    let wanted = pb::JobEventType::try_from(number).ok()?;
+    let others = [
+        EventKind::JobProgressed,
+        EventKind::JobCancelRequested,
+        EventKind::BatchFinished,
+    ];
+    let of_jobs = JobState::ALL.map(EventKind::of_job);
+    let mut kinds = of_jobs.into_iter().chain(others);
+    kinds.find(|it| wire_kind(*it) == wanted)
 }
 
 /// The id of a request that has nothing else to judge.
@@ -239,9 +234,11 @@ mod tests {
             JobState::ALL.to_vec()
         );
         assert!(fields.finish().is_ok());
-        for it in JobState::ALL.map(EventKind::of_job) {
-            assert_eq!(from_kind(wire_kind(it).into()), Some(it));
+        for number in 1..=11 {
+            let there = from_kind(number).map(|it| i32::from(wire_kind(it)));
+            assert_eq!(there, Some(number));
         }
+        assert_eq!((from_kind(0), from_kind(12)), (None, None));
         let mut fields = Fields::new();
         assert!(from_states(&mut fields, "states", &[0, 99]).is_empty());
         assert!(fields.finish().is_err());

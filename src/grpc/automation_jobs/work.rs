@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use prost::Message as _;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response};
 
@@ -17,6 +18,7 @@ use crate::grpc::convert::{duration, shown, timestamp};
 use crate::grpc::events::names;
 use crate::grpc::fields::Fields;
 use crate::grpc::gate::{WAIT_MAX, patience};
+use crate::grpc::page::ROOM;
 use crate::model::{Captcha, IdKind};
 use crate::pb;
 
@@ -73,6 +75,8 @@ fn claim(request: pb::ClaimJobsRequest, patience: Option<Duration>) -> Result<Cl
         wait: within(wait.unwrap_or_default(), patience),
         lease,
         gone: CancellationToken::new(),
+        room: ROOM,
+        weigh: |claimed| claimed_job(claimed).encoded_len(),
     })
 }
 
@@ -205,14 +209,12 @@ pub(super) async fn complete_job(
     let connection_id = given(connection_id);
     let automation = Arc::clone(&context.automation);
     let job = context
-        .tasks
-        .run(async move {
+        .job(async move {
             automation
                 .complete_job(&caller, &id, token, result, connection_id)
                 .await
         })
         .await?;
-    let job = Some(wire::job(&job));
     Ok(Response::new(pb::CompleteJobResponse { job }))
 }
 
@@ -243,10 +245,8 @@ pub(super) async fn fail_job(
     };
     let automation = Arc::clone(&context.automation);
     let job = context
-        .tasks
-        .run(async move { automation.fail_job(&caller, &id, token, failure).await })
+        .job(async move { automation.fail_job(&caller, &id, token, failure).await })
         .await?;
-    let job = Some(wire::job(&job));
     Ok(Response::new(pb::FailJobResponse { job }))
 }
 
@@ -272,10 +272,8 @@ pub(super) async fn snooze_job(
     let delay = delay.unwrap_or_default();
     let automation = Arc::clone(&context.automation);
     let job = context
-        .tasks
-        .run(async move { automation.snooze_job(&caller, &id, token, delay).await })
+        .job(async move { automation.snooze_job(&caller, &id, token, delay).await })
         .await?;
-    let job = Some(wire::job(&job));
     Ok(Response::new(pb::SnoozeJobResponse { job }))
 }
 

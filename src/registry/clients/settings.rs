@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::model::{
-    ClientAuthMethod, ClientGrantType, ClientResponseType, ClientSettings, TokenFormat,
+    ClientAuthMethod, ClientGrantType, ClientResponseType, ClientSettings, TokenFormat, put,
 };
 
 /// How long access tokens live where nothing else is asked for.
@@ -154,15 +154,4 @@ impl ClientChanges {
         .flatten()
         .collect()
     }
-}
-
-/// The name, if the value is another now.
-fn put<T: Clone + PartialEq>(
-    name: &'static str,
-    field: &mut T,
-    value: Option<&T>,
-) -> Option<&'static str> {
-    let value = value.filter(|value| **value != *field)?;
-    field.clone_from(value);
-    Some(name)
 }

@@ -3,7 +3,7 @@
 use diesel::prelude::*;
 use diesel_async::RunQueryDsl;
 
-use super::CHUNK;
+use super::{CHUNK, profiles};
 use crate::model::{Account, ConnectionKind, Sealed, Timestamp};
 use crate::store::columns::JsonValue;
 use crate::store::locks::lock;
@@ -197,14 +197,14 @@ pub async fn update(tx: &mut Tx, account: &Account, was: i64) -> Result<bool, Er
     Ok(updated == 1)
 }
 
-/// Records that an account is connected by this connection, or by none; `false` when it is gone.
+/// Records that an account is connected by this connection, or by none.
 pub async fn connect(
     tx: &mut Tx,
     tenant: &str,
     id: &str,
     connection_id: Option<&str>,
     now: Timestamp,
-) -> Result<bool, Error> {
+) -> Result<(), Error> {
     let target = accounts::table.find(id).filter(accounts::tenant.eq(tenant));
     let connected = (
         accounts::connection_id.eq(connection_id),
@@ -212,20 +212,39 @@ pub async fn connect(
         accounts::version.eq(accounts::version + 1),
         accounts::updated_at.eq(now),
     );
-    let updated = on!(tx, |c| diesel::update(target)
+    on!(tx, |c| diesel::update(target)
         .set(connected)
         .execute(c)
         .await)?;
-    Ok(updated == 1)
+    Ok(())
 }
 
-/// Takes the credentials of an owner's accounts away, who is being erased; of how many.
+/// Gives the accounts that a connection connects their next version: it is about to be deleted, which
+/// takes it from them.
+pub async fn touch_connected(
+    tx: &mut Tx,
+    tenant: &str,
+    connection_id: &str,
+    now: Timestamp,
+) -> Result<(), Error> {
+    let target = accounts::table
+        .filter(accounts::tenant.eq(tenant))
+        .filter(accounts::connection_id.eq(connection_id));
+    let touched = (
+        accounts::version.eq(accounts::version + 1),
+        accounts::updated_at.eq(now),
+    );
+    on!(tx, |c| diesel::update(target).set(touched).execute(c).await)?;
+    Ok(())
+}
+
+/// Takes the credentials of an owner's accounts away, who is being erased.
 pub async fn forget_credentials(
     tx: &mut Tx,
     tenant: &str,
     owner: &str,
     now: Timestamp,
-) -> Result<usize, Error> {
+) -> Result<(), Error> {
     let any = accounts::password
         .is_not_null()
         .or(accounts::totp_secret.is_not_null())
@@ -242,16 +261,19 @@ pub async fn forget_credentials(
         accounts::version.eq(accounts::version + 1),
         accounts::updated_at.eq(now),
     );
-    Ok(on!(tx, |c| diesel::update(target)
+    on!(tx, |c| diesel::update(target)
         .set(forgotten)
         .execute(c)
-        .await)?)
+        .await)?;
+    Ok(())
 }
 
-/// Deletes; `false` when it is gone.
-pub async fn delete(tx: &mut Tx, tenant: &str, id: &str) -> Result<bool, Error> {
+/// Deletes; its profile is free then.
+pub async fn delete(tx: &mut Tx, tenant: &str, id: &str, now: Timestamp) -> Result<(), Error> {
+    profiles::touch_of_account(tx, tenant, id, now).await?;
     let target = accounts::table.find(id).filter(accounts::tenant.eq(tenant));
-    Ok(on!(tx, |c| diesel::delete(target).execute(c).await)? == 1)
+    on!(tx, |c| diesel::delete(target).execute(c).await)?;
+    Ok(())
 }
 
 /// Which accounts to list.

@@ -1,11 +1,15 @@
 //! Who works on what: claims, leases, and what becomes of jobs as time goes by. Leases are set and judged
 //! by the database's clock, all else by the one that is given.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::time::Duration;
 
+use diesel::backend::Backend;
 use diesel::dsl::{case_when, count_star};
+use diesel::expression::{ValidGrouping, is_aggregate};
 use diesel::prelude::*;
+use diesel::query_builder::{AstPass, QueryFragment, QueryId};
+use diesel::serialize::ToSql;
 use diesel::sql_types::{BigInt, Bool, Text};
 use diesel_async::RunQueryDsl;
 
@@ -31,6 +35,49 @@ const PROFILE_IS_IDLE: Literal = Literal(
      AND NOT EXISTS (SELECT 1 FROM automation_jobs AS others \
      WHERE others.profile_id = automation_jobs.profile_id AND others.state = 'running')))",
 );
+
+/// Of one of these kinds, or of any where none is named. As literal SQL of each of these: whatever may be
+/// one or the other is of no use to find jobs of a kind by their index, in their order.
+#[derive(Clone, Copy, Debug)]
+struct OfKinds<'a>(&'a [String]);
+
+impl Expression for OfKinds<'_> {
+    type SqlType = Bool;
+}
+impl<GB> ValidGrouping<GB> for OfKinds<'_> {
+    type IsAggregate = is_aggregate::Never;
+}
+impl<QS> SelectableExpression<QS> for OfKinds<'_> {}
+impl<QS> AppearsOnTable<QS> for OfKinds<'_> {}
+
+impl QueryId for OfKinds<'_> {
+    type QueryId = ();
+    // Its text is not in its type.
+    const HAS_STATIC_QUERY_ID: bool = false;
+}
+
+impl<DB: Backend> QueryFragment<DB> for OfKinds<'_>
+where
+    String: ToSql<Text, DB>,
+{
+    fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, DB>) -> QueryResult<()> {
+        match self.0 {
+            [] => out.push_sql("TRUE"),
+            [kind] => {
+                out.push_sql("kind = ");
+                out.push_bind_param::<Text, _>(kind)?;
+            }
+            kinds => {
+                for (index, kind) in kinds.iter().enumerate() {
+                    out.push_sql(if index == 0 { "kind IN (" } else { ", " });
+                    out.push_bind_param::<Text, _>(kind)?;
+                }
+                out.push_sql(")");
+            }
+        }
+        Ok(())
+    }
+}
 
 /// How many of a tenant's jobs are running, by provider; those without one are under the empty text.
 pub async fn running_by_provider(
@@ -68,10 +115,10 @@ pub struct ClaimQuery<'a> {
     pub mode: ExecutionMode,
     /// Providers that run as many jobs as they may.
     pub full: &'a [String],
+    /// Browser profiles that somebody is about to use.
+    pub busy: &'a BTreeSet<String>,
     /// Only those whose deadline is later.
     pub now: Timestamp,
-    /// At most so many.
-    pub limit: i64,
 }
 
 /// A job that may be claimed.
@@ -85,27 +132,42 @@ pub struct Candidate {
     pub provider: String,
 }
 
-/// Jobs that wait for such a worker, in their order, locked until the transaction ends. Of one profile
-/// there may be several; whether it is still free, [`free_profiles`] tells.
-pub async fn candidates(tx: &mut Tx, asked: &ClaimQuery<'_>) -> Result<Vec<Candidate>, Error> {
-    let any_kind = asked.kinds.is_empty().into_sql::<Bool>();
-    let any_mode = (asked.mode == ExecutionMode::Any).into_sql::<Bool>();
-    let modes = [ExecutionMode::Any.as_str(), asked.mode.as_str()];
-    let query = jobs::table
-        .filter(jobs::tenant.eq(asked.tenant))
-        .filter(PENDING)
-        .filter(any_kind.or(jobs::kind.eq_any(asked.kinds)))
-        .filter(any_mode.or(jobs::execution_mode.eq_any(modes)))
-        .filter(jobs::provider.ne_all(asked.full))
-        .filter(PROFILE_IS_IDLE)
-        .filter(
-            jobs::deadline_at
-                .is_null()
-                .or(jobs::deadline_at.gt(asked.now)),
-        )
-        .order((jobs::priority.desc(), jobs::turn, jobs::id))
-        .limit(asked.limit)
-        .select((jobs::id, jobs::profile_id, jobs::provider));
+/// The jobs that wait for such a worker, in their order.
+macro_rules! waiting_for {
+    ($asked:expr) => {{
+        let any_mode = ($asked.mode == ExecutionMode::Any).into_sql::<Bool>();
+        let modes = [ExecutionMode::Any.as_str(), $asked.mode.as_str()];
+        let no_profile = jobs::profile_id.is_null();
+        let no_deadline = jobs::deadline_at.is_null();
+        jobs::table
+            .filter(jobs::tenant.eq($asked.tenant))
+            .filter(PENDING)
+            .filter(OfKinds($asked.kinds))
+            .filter(any_mode.or(jobs::execution_mode.eq_any(modes)))
+            .filter(jobs::provider.ne_all($asked.full))
+            .filter(no_profile.or(jobs::profile_id.ne_all($asked.busy)))
+            .filter(PROFILE_IS_IDLE)
+            .filter(no_deadline.or(jobs::deadline_at.gt($asked.now)))
+            .order((jobs::priority.desc(), jobs::turn, jobs::id))
+    }};
+}
+
+/// Whether a job waits for such a worker. It may be another's by now.
+pub async fn is_any(conn: &mut Conn, asked: &ClaimQuery<'_>) -> Result<bool, Error> {
+    let query = waiting_for!(asked).select(jobs::id);
+    let found: Option<String> = on!(conn, |c| query.first(c).await.optional())?;
+    Ok(found.is_some())
+}
+
+/// Jobs that wait for such a worker, in their order, up to `limit`, locked until the transaction ends. Of
+/// one profile there may be several; whether it is still free, [`free_profiles`] tells.
+pub async fn candidates(
+    tx: &mut Tx,
+    asked: &ClaimQuery<'_>,
+    limit: i64,
+) -> Result<Vec<Candidate>, Error> {
+    let columns = (jobs::id, jobs::profile_id, jobs::provider);
+    let query = waiting_for!(asked).limit(limit).select(columns);
     let rows: Vec<(String, Option<String>, String)> = lock_unlocked!(tx, query)?;
     Ok(rows
         .into_iter()
@@ -119,13 +181,19 @@ pub async fn candidates(tx: &mut Tx, asked: &ClaimQuery<'_>) -> Result<Vec<Candi
 
 /// Those of these browser profiles that nobody else is about to use and that have no running job, locked
 /// until the transaction ends.
-pub async fn free_profiles(tx: &mut Tx, ids: &[String]) -> Result<HashSet<String>, Error> {
+pub async fn free_profiles(
+    tx: &mut Tx,
+    tenant: &str,
+    ids: &[String],
+) -> Result<HashSet<String>, Error> {
     let query = profiles::table
+        .filter(profiles::tenant.eq(tenant))
         .filter(profiles::id.eq_any(ids))
         .select(profiles::id);
     let locked: Vec<String> = lock_unlocked!(tx, query)?;
     // A statement of its own: it sees what whoever held the lock before has committed.
     let busy = jobs::table
+        .filter(jobs::tenant.eq(tenant))
         .filter(jobs::profile_id.eq_any(&locked))
         .filter(RUNNING)
         .select(jobs::profile_id);
@@ -167,8 +235,24 @@ pub async fn take(
     Ok(ids.iter().filter_map(|id| by_id.remove(id)).collect())
 }
 
-/// Renews a worker's lease; until when it has the job now. `None` when it has lost it, or is to stop:
-/// the job was called off, or its deadline is over.
+/// Takes back what [`take`] gave in the same transaction, so that nobody was told of it.
+pub async fn put_back(tx: &mut Tx, tenant: &str, ids: &[String]) -> Result<(), Error> {
+    let target = jobs::table
+        .filter(jobs::tenant.eq(tenant))
+        .filter(jobs::id.eq_any(ids))
+        .filter(RUNNING);
+    let waiting = (
+        jobs::state.eq(JobState::Pending.as_str()),
+        jobs::attempt.eq(jobs::attempt - 1),
+        jobs::lease_until.eq(None::<Timestamp>),
+        jobs::worker.eq(""),
+    );
+    on!(tx, |c| diesel::update(target).set(waiting).execute(c).await)?;
+    Ok(())
+}
+
+/// Renews a worker's lease; until when it has the job now, and what time that is by the same clock.
+/// `None` when it has lost it, or is to stop: the job was called off, or its deadline is over.
 pub async fn renew(
     tx: &mut Tx,
     tenant: &str,
@@ -176,7 +260,7 @@ pub async fn renew(
     token: i64,
     lease: Duration,
     now: Timestamp,
-) -> Result<Option<Timestamp>, Error> {
+) -> Result<Option<(Timestamp, Timestamp)>, Error> {
     let target = jobs::table
         .find(id)
         .filter(jobs::tenant.eq(tenant))
@@ -189,13 +273,13 @@ pub async fn renew(
     let longer = jobs::lease_until.gt(DbNow::plus(lease).nullable());
     let until_then = case_when(longer, jobs::lease_until).otherwise(least);
     let renewed = jobs::lease_until.eq(until_then);
-    let until: Option<Option<Timestamp>> = on!(tx, |c| diesel::update(target)
+    let found: Option<(Option<Timestamp>, Timestamp)> = on!(tx, |c| diesel::update(target)
         .set(renewed)
-        .returning(jobs::lease_until)
+        .returning((jobs::lease_until, DbNow::now()))
         .get_result(c)
         .await
         .optional())?;
-    Ok(until.flatten())
+    Ok(found.and_then(|(until, now)| Some((until?, now))))
 }
 
 /// Whether the lease with this token lasts.
@@ -241,15 +325,15 @@ pub async fn any_tenant_due(tx: &mut Tx, now: Timestamp, limit: i64) -> Result<V
         .collect())
 }
 
-/// Has jobs of one priority wait for a worker; how many. Those that were scheduled go as far behind
-/// `head` as they stand in their batch, the others keep their place, or go to the head.
+/// Has jobs of one priority wait for a worker. Those that were scheduled go as far behind `head` as they
+/// stand in their batch, the others keep their place, or go to the head.
 pub async fn promote(
     tx: &mut Tx,
     tenant: &str,
     priority: i32,
     ids: &[String],
     head: i64,
-) -> Result<usize, Error> {
+) -> Result<(), Error> {
     let target = jobs::table
         .filter(jobs::tenant.eq(tenant))
         .filter(jobs::priority.eq(priority))
@@ -262,19 +346,23 @@ pub async fn promote(
         jobs::state.eq(JobState::Pending.as_str()),
         jobs::turn.eq(turn),
     );
-    Ok(on!(tx, |c| diesel::update(target)
+    on!(tx, |c| diesel::update(target)
         .set(promoted)
         .execute(c)
-        .await)?)
+        .await)?;
+    Ok(())
 }
 
 /// Running jobs whose lease has lapsed, locked until the transaction ends.
 pub async fn any_tenant_lapsed(tx: &mut Tx, limit: i64) -> Result<Vec<Job>, Error> {
+    // In a query of its own, which is run once: a clock that may tell another time for each row is no
+    // bound for a look into the index.
+    let now = diesel::select(DbNow::now()).single_value();
     let rows: Vec<JobRow> = lock_unlocked!(
         tx,
         jobs::table
             .filter(RUNNING)
-            .filter(jobs::lease_until.lt(DbNow::now().nullable()))
+            .filter(jobs::lease_until.lt(now))
             .order(jobs::lease_until)
             .limit(limit)
             .select(JobRow::as_select())

@@ -122,6 +122,8 @@ pub struct JobQuery<'a> {
     pub kind: Option<&'a str>,
     /// Only those whose last attempt failed for this reason.
     pub reason: Option<&'a str>,
+    /// Only the one of this authorisation.
+    pub authorization_id: Option<&'a str>,
     /// Behind this id; empty for the first page.
     pub after: &'a str,
     /// At most so many.
@@ -147,11 +149,18 @@ pub async fn list(conn: &mut Conn, tenant: &str, asked: &JobQuery<'_>) -> Result
             [JobState::Failed] => query = query.filter(FAILED),
             _ => query = query.filter(jobs::state.eq_any(&states)),
         }
+        // Or all that ever finished would be walked.
+        if !states.is_empty() && !asked.states.iter().any(|state| state.is_final()) {
+            query = query.filter(jobs::finished_at.is_null());
+        }
         if let Some(kind) = asked.kind {
             query = query.filter(jobs::kind.eq(kind));
         }
         if let Some(reason) = asked.reason {
             query = query.filter(jobs::failure_reason.eq(reason));
+        }
+        if let Some(id) = asked.authorization_id {
+            query = query.filter(jobs::authorization_id.eq(id));
         }
         query.load(c).await
     })?;
@@ -308,73 +317,100 @@ pub async fn open_of_batch(
     jobs_of(rows)
 }
 
-/// The same of those that failed.
-pub async fn failed_of_batch(
-    tx: &mut Tx,
-    tenant: &str,
-    batch_id: &str,
-    after: &str,
-    limit: i64,
-) -> Result<Vec<Job>, Error> {
-    let rows: Vec<JobRow> = lock!(
-        tx,
-        jobs::table
-            .filter(jobs::tenant.eq(tenant))
-            .filter(jobs::batch_id.eq(batch_id))
-            .filter(FAILED)
-            .filter(jobs::id.gt(after))
-            .order(jobs::id)
-            .limit(limit)
-            .select(JobRow::as_select())
-    )?;
-    jobs_of(rows)
-}
-
 /// Which dead letters are meant.
 #[derive(Clone, Copy, Debug)]
 pub struct DeadQuery<'a> {
+    /// Only this batch's.
+    pub batch_id: Option<&'a str>,
     /// Only these; all when empty.
     pub ids: &'a [String],
     /// Only those of this kind.
     pub kind: Option<&'a str>,
     /// Only those that failed for this reason.
     pub reason: Option<&'a str>,
+    /// Only those that had an authorisation.
+    pub authorized: bool,
     /// Behind this id; empty for the first page.
     pub after: &'a str,
     /// At most so many.
     pub limit: i64,
 }
 
-/// Dead letters in the order of their ids, locked until the transaction ends.
-pub async fn dead(tx: &mut Tx, tenant: &str, asked: &DeadQuery<'_>) -> Result<Vec<Job>, Error> {
+/// One page of dead letters by id, each with its batch.
+pub async fn dead(
+    conn: &mut Conn,
+    tenant: &str,
+    asked: &DeadQuery<'_>,
+) -> Result<Vec<(String, Option<String>)>, Error> {
+    let page: Vec<(String, Option<String>)> = on!(conn, |c| {
+        let mut query = jobs::table
+            .filter(jobs::tenant.eq(tenant))
+            .filter(FAILED)
+            .filter(jobs::id.gt(asked.after))
+            .order(jobs::id)
+            .limit(asked.limit)
+            .select((jobs::id, jobs::batch_id))
+            .into_boxed();
+        if let Some(batch_id) = asked.batch_id {
+            query = query.filter(jobs::batch_id.eq(batch_id));
+        }
+        if !asked.ids.is_empty() {
+            query = query.filter(jobs::id.eq_any(asked.ids));
+        }
+        if let Some(kind) = asked.kind {
+            query = query.filter(jobs::kind.eq(kind));
+        }
+        if let Some(reason) = asked.reason {
+            query = query.filter(jobs::failure_reason.eq(reason));
+        }
+        if asked.authorized {
+            query = query.filter(jobs::authorization_id.is_not_null());
+        }
+        query.load(c).await
+    })?;
+    Ok(page)
+}
+
+/// Those of these jobs that are dead letters still, for this reason where one is given, in the order of
+/// their ids, locked until the transaction ends.
+pub async fn lock_dead(
+    tx: &mut Tx,
+    tenant: &str,
+    ids: &[String],
+    reason: Option<&str>,
+) -> Result<Vec<Job>, Error> {
     // Not built up in a box: what is in one can't be locked.
-    let any_id = asked.ids.is_empty().into_sql::<Bool>();
-    let any_kind = asked.kind.is_none().into_sql::<Bool>();
-    let any_reason = asked.reason.is_none().into_sql::<Bool>();
-    let reason = asked.reason.unwrap_or_default();
+    let any_reason = reason.is_none().into_sql::<Bool>();
+    let reason = reason.unwrap_or_default();
     let rows: Vec<JobRow> = lock!(
         tx,
         jobs::table
             .filter(jobs::tenant.eq(tenant))
             .filter(FAILED)
-            .filter(jobs::id.gt(asked.after))
-            .filter(any_id.or(jobs::id.eq_any(asked.ids)))
-            .filter(any_kind.or(jobs::kind.eq(asked.kind.unwrap_or_default())))
+            .filter(jobs::id.eq_any(ids))
             .filter(any_reason.or(jobs::failure_reason.eq(reason)))
             .order(jobs::id)
-            .limit(asked.limit)
             .select(JobRow::as_select())
     )?;
     jobs_of(rows)
 }
 
-/// Deletes dead letters; how many. One of a batch stays: the batch counts it.
-pub async fn purge(tx: &mut Tx, tenant: &str, ids: &[String]) -> Result<i64, Error> {
+/// Deletes those of these jobs that are dead letters still, for this reason where one is given; how many.
+/// One of a batch stays: the batch counts it.
+pub async fn purge(
+    tx: &mut Tx,
+    tenant: &str,
+    ids: &[String],
+    reason: Option<&str>,
+) -> Result<i64, Error> {
+    let any_reason = reason.is_none().into_sql::<Bool>();
+    let reason = reason.unwrap_or_default();
     let target = jobs::table
         .filter(jobs::tenant.eq(tenant))
         .filter(jobs::id.eq_any(ids))
         .filter(jobs::batch_id.is_null())
-        .filter(FAILED);
+        .filter(FAILED)
+        .filter(any_reason.or(jobs::failure_reason.eq(reason)));
     let deleted = on!(tx, |c| diesel::delete(target).execute(c).await)?;
     i64::try_from(deleted).map_err(Error::unreadable)
 }

@@ -136,22 +136,6 @@ pub async fn find(conn: &mut Conn, tenant: &str, name: &str) -> Result<Option<Pr
     row.map(Profile::try_from).transpose()
 }
 
-/// The profile that is for an account.
-pub async fn of_account(
-    conn: &mut Conn,
-    tenant: &str,
-    account_id: &str,
-) -> Result<Option<Profile>, Error> {
-    let row = on!(conn, |c| {
-        let query = profiles::table
-            .filter(profiles::tenant.eq(tenant))
-            .filter(profiles::account_id.eq(account_id))
-            .select(ProfileRow::as_select());
-        query.first(c).await.optional()
-    })?;
-    row.map(Profile::try_from).transpose()
-}
-
 /// The profiles with these ids or external ids, as far as there are any.
 pub async fn of_names(
     conn: &mut Conn,
@@ -224,7 +208,7 @@ pub async fn update(tx: &mut Tx, profile: &Profile, was: i64) -> Result<bool, Er
     Ok(updated == 1)
 }
 
-/// Records what a job of the profile met. No new version: nobody who changes the profile is told off.
+/// Records what a job of the profile met.
 pub async fn set_captcha(
     tx: &mut Tx,
     tenant: &str,
@@ -236,15 +220,37 @@ pub async fn set_captcha(
     let met = (
         profiles::captcha.eq(captcha.as_str()),
         profiles::captcha_at.eq((captcha != Captcha::None).then_some(now)),
+        profiles::version.eq(profiles::version + 1),
+        profiles::updated_at.eq(now),
     );
     on!(tx, |c| diesel::update(target).set(met).execute(c).await)?;
     Ok(())
 }
 
-/// Deletes; `false` when it is gone.
-pub async fn delete(tx: &mut Tx, tenant: &str, id: &str) -> Result<bool, Error> {
+/// Gives the profile of an account its next version: the account is about to be deleted, which takes
+/// it from the profile.
+pub async fn touch_of_account(
+    tx: &mut Tx,
+    tenant: &str,
+    account_id: &str,
+    now: Timestamp,
+) -> Result<(), Error> {
+    let target = profiles::table
+        .filter(profiles::tenant.eq(tenant))
+        .filter(profiles::account_id.eq(account_id));
+    let touched = (
+        profiles::version.eq(profiles::version + 1),
+        profiles::updated_at.eq(now),
+    );
+    on!(tx, |c| diesel::update(target).set(touched).execute(c).await)?;
+    Ok(())
+}
+
+/// Deletes.
+pub async fn delete(tx: &mut Tx, tenant: &str, id: &str) -> Result<(), Error> {
     let target = profiles::table.find(id).filter(profiles::tenant.eq(tenant));
-    Ok(on!(tx, |c| diesel::delete(target).execute(c).await)? == 1)
+    on!(tx, |c| diesel::delete(target).execute(c).await)?;
+    Ok(())
 }
 
 /// Which profiles to list.

@@ -78,6 +78,13 @@ on_both_engines! {
         let account_id = tokenbroker::model::IdKind::Account.new_id();
         let request = pb::MarkConnectedRequest { account_id, connection_id: nobody };
         assert_refused(f.jobs().mark_connected(request).await, Code::NotFound, "ACCOUNT_NOT_FOUND");
+        f.b.provider.sign_in_as(Account::named("ada"));
+        let c = f.b.connect(&app, "owner-1").await;
+        let elsewhere = pb::Account { provider: "github".to_owned(), username: "ada".to_owned(), ..Default::default() };
+        let elsewhere = f.try_account(elsewhere).await.unwrap();
+        let request = pb::MarkConnectedRequest { account_id: elsewhere.id.clone(), connection_id: c.id };
+        assert_eq!(violations(&f.jobs().mark_connected(request).await.unwrap_err()), ["connection_id"]);
+        assert_eq!(f.account_now(&elsewhere.id).await, elsewhere);
         let lost = pb::Account { app: "nobody".to_owned(), ..account(&app, "grace") };
         assert_refused(f.try_account(lost).await, Code::NotFound, "APP_NOT_FOUND");
         f.finish().await;
@@ -88,11 +95,14 @@ on_both_engines! {
         let c = f.b.connected().await;
         let app = pb::App { id: c.app_id.clone(), ..Default::default() };
         let account = f.account(&app, "ada").await;
-        mark(&f, &account.id, &c.id).await;
+        let marked = mark(&f, &account.id, &c.id).await;
+        f.b.clock.advance(SECOND);
         let request = pb::DeleteConnectionRequest { connection_id: c.id, ..Default::default() };
         f.b.admin.broker.clone().delete_connection(request).await.unwrap();
         let left = f.account_now(&account.id).await;
         assert_eq!((left.connection_id.as_str(), left.connect_time), ("", None));
+        assert_ne!(left.etag, marked.etag);
+        assert_eq!(micros(left.update_time), f.b.clock.now().micros());
         assert_eq!(connected(&f, pb::ConnectedFilter::NotConnected).await, ["ada"]);
         f.finish().await;
     }

@@ -58,6 +58,17 @@ on_both_engines! {
         f.finish().await;
     }
 
+    async fn a_callback_completes_its_job_and_batch_without_a_scan(engine: Engine) {
+        let f = Farm::with(engine, |config| config.automation.scan_interval = 5 * MINUTE).await;
+        let (_, asked) = set_up(&f).await;
+        f.batch("links", vec![asked]).await;
+        let claimed = f.claim().await;
+        consent(&claimed.connect_url).await;
+        f.becomes(&job_of(&claimed).id, State::Completed).await;
+        assert_eq!(f.batch_finishes("links").await.counts.unwrap().completed, 1);
+        f.finish().await;
+    }
+
     async fn a_job_fails_for_the_reason_of_its_authorisation(engine: Engine) {
         let f = Farm::new(engine).await;
         let (account, asked) = set_up(&f).await;
@@ -149,11 +160,25 @@ on_both_engines! {
         f.cancel(&job.id).await.unwrap();
         let again = f.retry(&job.id).await.unwrap();
         assert!(!again.connect_url.is_empty() && again.connect_url != first.connect_url);
-        assert_ne!(again.job.unwrap().authorization_id, job.authorization_id);
+        let again_id = again.job.unwrap().authorization_id;
+        assert_ne!(again_id, job.authorization_id);
+        for (authorization_id, found) in [(again_id, 1), (job.authorization_id, 0)] {
+            let of = pb::ListJobsRequest { authorization_id, ..Default::default() };
+            assert_eq!(f.list(of).await.len(), found);
+        }
         let claimed = f.claim().await;
         assert_eq!(claimed.connect_url, again.connect_url);
         consent(&claimed.connect_url).await;
         assert_eq!(f.becomes(&job.id, State::Completed).await.attempt, 1);
+        f.finish().await;
+    }
+
+    async fn a_link_is_not_good_for_years(engine: Engine) {
+        let f = Farm::new(engine).await;
+        let (_, asked) = set_up(&f).await;
+        let late = time(f.b.clock.now().plus(91 * DAY));
+        let refused = f.try_create(pb::NewJob { deadline: late, ..asked }).await.unwrap_err();
+        assert_eq!(violations(&refused), ["job.deadline"]);
         f.finish().await;
     }
 
@@ -199,8 +224,16 @@ on_both_engines! {
         };
         assert_refused(f.complete_with(request.clone()).await, Code::NotFound, "CONNECTION_NOT_FOUND");
         request.connection_id.clone_from(&c.id);
-        assert_eq!(f.complete_with(request).await.unwrap().connection_id, c.id);
+        assert_eq!(f.complete_with(request.clone()).await.unwrap().connection_id, c.id);
         assert_eq!(f.account_now(&account.id).await.connection_id, c.id);
+        let elsewhere = pb::Account { provider: "github".to_owned(), username: "ada".to_owned(), ..Default::default() };
+        let account_id = f.try_account(elsewhere).await.unwrap().id;
+        f.create(pb::NewJob { account_id, ..job("connect") }).await;
+        let claimed = f.claim().await;
+        (request.job_id, request.lease_token) = (job_of(&claimed).id.clone(), claimed.lease_token);
+        let refused = f.complete_with(request).await.unwrap_err();
+        assert_eq!(violations(&refused), ["connection_id"]);
+        assert_eq!(f.told("account.connected").await, ["1 "]);
         f.finish().await;
     }
 

@@ -1,6 +1,31 @@
 //! Batches: all of it or nothing, counted exactly, finished once.
 
 use super::*;
+use crate::fixture::browser::Browser;
+
+/// A job that is to have a connection of its account authorised.
+pub(super) async fn linked(f: &Farm) -> pb::NewJob {
+    let app = f.b.app().await;
+    f.b.provider.sign_in_as(Account::named("ada"));
+    pb::NewJob {
+        account_id: f.account(&app, "ada").await.id,
+        authorization: Some(pb::JobAuthorization::default()),
+        ..job("connect")
+    }
+}
+
+/// Claims as many jobs as failed before, each with another link, and completes them by their callbacks.
+pub(super) async fn assert_new_links(f: &Farm, before: &[pb::ClaimedJob]) {
+    let old: Vec<_> = before.iter().map(|it| &it.connect_url).collect();
+    let again = f.claims(ask(10)).await;
+    assert_eq!(again.len(), before.len());
+    for claimed in again {
+        assert!(!claimed.connect_url.is_empty());
+        assert!(!old.contains(&&claimed.connect_url));
+        Browser::new().follow_all(&claimed.connect_url).await;
+        f.becomes(&job_of(&claimed).id, State::Completed).await;
+    }
+}
 
 fn counts(batch: &pb::Batch) -> pb::JobCounts {
     batch.counts.unwrap()
@@ -56,6 +81,27 @@ on_both_engines! {
         assert_eq!((counts(&now), now.percent, now.finish_time), (expected, 37, None));
         let listed = f.jobs().list_batches(pb::ListBatchesRequest::default()).await.unwrap().into_inner();
         assert_eq!(listed.batches, [now]);
+        let waiting = vec![State::Scheduled.into(), State::Pending.into()];
+        assert_eq!(f.list(pb::ListJobsRequest { states: waiting, ..Default::default() }).await.len(), 2);
+        f.finish().await;
+    }
+
+    async fn batches_are_listed_a_hundred_at_a_time(engine: Engine) {
+        let f = Farm::new(engine).await;
+        f.batch("b", jobs("connect", 1)).await;
+        let many =
+            "INSERT INTO automation_batches (tenant, id, display_name, created_by, fingerprint, skipped, created_at)
+             WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 101)
+             SELECT tenant, id || i, display_name, created_by, fingerprint, skipped, created_at
+             FROM automation_batches, n";
+        f.b.ground.execute(many).await;
+        let mut request = pb::ListBatchesRequest { page_size: 1_000, ..Default::default() };
+        let first = f.jobs().list_batches(request.clone()).await.unwrap().into_inner();
+        request.page_token.clone_from(&first.next_page_token);
+        let last = f.jobs().list_batches(request).await.unwrap().into_inner();
+        assert_eq!((first.batches.len(), last.batches.len(), last.next_page_token.as_str()), (100, 2, ""));
+        let all: BTreeSet<_> = first.batches.into_iter().chain(last.batches).map(|it| it.id).collect();
+        assert_eq!(all.len(), 102);
         f.finish().await;
     }
 
@@ -108,6 +154,8 @@ on_both_engines! {
         assert_refused(refused, Code::NotFound, "PROFILE_NOT_FOUND");
         let refused = f.try_batch("bad", [jobs("connect", 3), jobs("", 1)].concat()).await.unwrap_err();
         assert_eq!(violations(&refused), ["jobs[3].kind"]);
+        let named_twice = vec![pb::CreateBatchRequest { batch_id: "bad".to_owned(), jobs: jobs("connect", 1), ..Default::default() }; 2];
+        assert_eq!(violations(&f.stream_batch(named_twice).await.unwrap_err()), ["batch_id"]);
         let gone = pb::GetBatchRequest { batch_id: "bad".to_owned() };
         assert_refused(f.jobs().get_batch(gone).await, Code::NotFound, "BATCH_NOT_FOUND");
         assert!(f.list(pb::ListJobsRequest::default()).await.is_empty());
@@ -155,6 +203,43 @@ on_both_engines! {
         f.finish().await;
     }
 
+    async fn failed_jobs_are_begun_again_with_new_links(engine: Engine) {
+        let f = Farm::new(engine).await;
+        let asked = linked(&f).await;
+        f.batch("links", vec![asked.clone(), asked, job("plain")]).await;
+        f.fail(&f.claims(ask_for("plain")).await[0], true).await.unwrap();
+        let before = f.claims(ask(2)).await;
+        for claimed in &before {
+            f.fail(claimed, true).await.unwrap();
+        }
+        let plain = f.b.caller(Role::Consumer, Constraints::default()).await;
+        let request = pb::RetryBatchRequest { batch_id: "links".to_owned() };
+        let refused = plain.automation.clone().retry_batch(request).await;
+        assert_refused(refused, Code::PermissionDenied, "PERMISSION_DENIED");
+        assert_eq!(counts(&f.batch_now("links").await).failed, 3);
+        assert_eq!(retry(&f, "links").await.retried_count, 3);
+        assert_eq!(retry(&f, "links").await.retried_count, 0);
+        assert_eq!((f.told("job.retried").await.len(), f.told("batch.retried").await.len()), (2, 1));
+        f.complete(&f.claims(ask_for("plain")).await[0]).await.unwrap();
+        assert_new_links(&f, &before).await;
+        assert_eq!(counts(&f.batch_finishes("links").await).completed, 3);
+        f.finish().await;
+    }
+
+    async fn a_batch_and_who_deletes_its_profile_do_not_both_succeed(engine: Engine) {
+        let f = Farm::new(engine).await;
+        for round in 0..8 {
+            let name = format!("browser-{round}");
+            let made = f.try_profile(profile(&name, "")).await.unwrap();
+            let of_it = pb::NewJob { profile: name.clone(), ..job("connect") };
+            let delete = pb::DeleteProfileRequest { profile_id: made.id, ..Default::default() };
+            let mut client = f.jobs();
+            let (asked, deleted) = tokio::join!(f.try_batch(&name, vec![of_it; 200]), client.delete_profile(delete));
+            assert_ne!(asked.is_ok(), deleted.is_ok(), "{asked:?} {deleted:?}");
+        }
+        f.finish().await;
+    }
+
     async fn thousands_of_jobs_come_in_one_call(engine: Engine) {
         let f = Farm::new(engine).await;
         let mut messages: Vec<_> = (0..6).map(|_| pb::CreateBatchRequest { jobs: jobs("connect", 500), ..Default::default() }).collect();
@@ -176,7 +261,11 @@ on_both_engines! {
             ..Default::default()
         }).collect();
         let refused = f.stream_batch(messages).await.unwrap_err();
-        assert!(matches!(refused.code(), Code::InvalidArgument | Code::ResourceExhausted), "{refused:?}");
+        assert_eq!(refused.code(), Code::InvalidArgument, "{refused:?}");
+        assert_eq!(violations(&refused), ["jobs"]);
+        let linked = pb::NewJob { authorization: Some(pb::JobAuthorization::default()), ..job("connect") };
+        let refused = f.try_batch("too-many", vec![linked; 1_001]).await.unwrap_err();
+        assert_eq!(violations(&refused), ["jobs"]);
         assert!(f.list(pb::ListJobsRequest::default()).await.is_empty());
         f.finish().await;
     }

@@ -31,8 +31,10 @@ const LEASE: &str = "3s";
 /// the first one's lease had to lapse in between. Half of it is left to a machine that is busy.
 const APART: u64 = 150;
 
-/// With all the time that a busy machine needs; what takes longer will never come to its end.
+/// With all the time that a busy machine needs, and this much more for each job; what takes longer will
+/// never come to its end.
 const LIMIT: Duration = Duration::from_secs(600);
+const LIMIT_A_JOB: Duration = Duration::from_millis(150);
 
 const BATCH: &str = "chaos";
 
@@ -64,7 +66,7 @@ id=${job#*'"id":"'} token=${job#*'"lease_token":'}
 id=${id%%'"'*} token=${token%%[!0-9]*}
 read -r now rest </proc/uptime
 echo "begin $id $token $now" >>LOG
-case $id in *[0-3]0) sleep 4 ;; esac
+case $id in *[0-9]0) sleep 4 ;; esac
 read -r now rest </proc/uptime
 echo "end $id $token $now" >>LOG
 "#;
@@ -229,6 +231,7 @@ impl Chaos {
     /// Kills, and begins again, until the batch is finished.
     async fn rage(&mut self) {
         let began = Instant::now();
+        let limit = LIMIT + LIMIT_A_JOB * u32::try_from(self.jobs).unwrap();
         let (mut killed, mut restarted) = (0, 0);
         loop {
             let batch = self.batch().await;
@@ -244,8 +247,8 @@ impl Chaos {
                 break;
             }
             assert!(
-                began.elapsed() < LIMIT,
-                "not at its end after {LIMIT:?}, {killed} workers killed: {counts:?}"
+                began.elapsed() < limit,
+                "not at its end after {limit:?}, {killed} workers killed: {counts:?}"
             );
             let one = self.random.usize(..WORKERS);
             let worker = &mut self.workers[one].0;
@@ -258,6 +261,10 @@ impl Chaos {
             tokio::time::sleep(Duration::from_millis(pause)).await;
         }
         println!("{killed} workers killed in {:?}", began.elapsed());
+        assert!(
+            killed > 0 && (self.jobs < 1_000 || killed >= WORKERS),
+            "{killed} killed"
+        );
         self.workers.clear();
     }
 
@@ -294,6 +301,9 @@ impl Chaos {
         assert_eq!(finished.count(), 1, "the batch is finished once");
         assert_eq!(events.len(), self.jobs + 1);
         let executions = self.executions();
+        let again = executions.values().filter(|ran| ran.len() > 1).count();
+        println!("{again} jobs were begun more than once");
+        assert!(again > 0, "nobody who was killed had a job");
         for (id, job) in &jobs {
             assert_eq!(job.state(), JobState::Completed, "{job:?}");
             judge_events(job, &events[id]);

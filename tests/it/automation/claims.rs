@@ -9,6 +9,23 @@ fn waiting(max_jobs: i32) -> pb::ClaimJobsRequest {
     }
 }
 
+/// While what it answers lives, nobody takes a job.
+async fn held_up(f: &Farm) -> Box<dyn std::any::Any> {
+    if let Some(schema) = &f.b.ground.schema {
+        let client = schema.connect().await;
+        let lock = "BEGIN; LOCK TABLE automation_jobs IN EXCLUSIVE MODE";
+        client.batch_execute(lock).await.unwrap();
+        return Box::new(client);
+    }
+    use diesel::Connection as _;
+    use diesel::connection::SimpleConnection as _;
+    let file = f.b.database_file();
+    let mut conn = diesel::SqliteConnection::establish(file.to_str().unwrap()).unwrap();
+    conn.batch_execute("PRAGMA busy_timeout = 30000; BEGIN IMMEDIATE")
+        .unwrap();
+    Box::new(conn)
+}
+
 /// An account of its own at a provider, and a job of it.
 async fn job_at(f: &Farm, provider: &str, username: &str) -> pb::Job {
     let account = pb::Account {
@@ -46,6 +63,58 @@ on_both_engines! {
         f.assert_idle(&f.claims(two).await);
         f.assert_idle(&f.claims(ask_for("nothing")).await);
         assert_eq!(kinds(&f.claims(ask(10)).await), ["connect"]);
+        f.finish().await;
+    }
+
+    async fn a_worker_is_given_its_kind_though_many_of_another_wait(engine: Engine) {
+        let f = Farm::new(engine).await;
+        f.batch("many", jobs("a", 500)).await;
+        let first = f.create(pb::NewJob { priority: -1, ..job("b") }).await;
+        assert_eq!(ids(&f.claims(ask_for("b")).await), [first.id]);
+        f.assert_idle(&f.claims(ask_for("b")).await);
+        let mut more = f.jobs();
+        let waits = tokio::spawn(async move { more.claim_jobs(pb::ClaimJobsRequest { wait: span(MINUTE), ..ask_for("b") }).await });
+        let second = f.create(pb::NewJob { priority: -1, ..job("b") }).await;
+        let claimed = soon("the job", waits).await.unwrap().unwrap().into_inner().jobs;
+        assert_eq!(ids(&claimed), [second.id]);
+        f.finish().await;
+    }
+
+    async fn an_answer_is_no_larger_than_clients_take(engine: Engine) {
+        let f = Farm::new(engine).await;
+        // Two bytes each as JSON, eleven on the wire: 7 MB in all.
+        let payload = data(json!({ "numbers": vec![1; 32_000] }));
+        let large = pb::NewJob { payload: Some(payload), ..job("large") };
+        let mut made = Vec::new();
+        for _ in 0..20 {
+            made.push(f.create(large.clone()).await.id);
+        }
+        let mut got = Vec::new();
+        while got.len() < made.len() {
+            let claimed = f.claims(ask(100)).await;
+            assert!((2..20).contains(&claimed.len()), "{}", claimed.len());
+            assert!(claimed.iter().all(|it| job_of(it).attempt == 1));
+            got.extend(ids(&claimed));
+        }
+        assert_eq!(got, made);
+        f.finish().await;
+    }
+
+    async fn what_a_worker_was_given_that_has_gone_is_handed_back(engine: Engine) {
+        let f = Farm::new(engine).await;
+        f.create(job("connect")).await;
+        let hold = held_up(&f).await;
+        let mut request = tonic::Request::new(pb::ClaimJobsRequest { worker: "gone".to_owned(), ..ask(1) });
+        request.set_timeout(SECOND);
+        f.jobs().claim_jobs(request).await.unwrap_err();
+        // By then the server knows, too.
+        f.list(pb::ListJobsRequest::default()).await;
+        drop(hold);
+        f.history(|event| event.worker == "gone").await;
+        let claimed = f.next().await;
+        assert_eq!((job_of(&claimed).worker.as_str(), job_of(&claimed).attempt), ("worker-1", 1));
+        let told = f.history(|event| event.worker == "worker-1").await;
+        assert_eq!(types(&told), [Told::Pending, Told::Running, Told::Pending, Told::Running]);
         f.finish().await;
     }
 
@@ -197,12 +266,42 @@ on_both_engines! {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn jobs_whose_profile_is_in_use_hide_no_others() {
+    let f = Farm::new(Engine::Postgres).await;
+    let mut asked = Vec::new();
+    for number in 0..10 {
+        let name = format!("browser-{number}");
+        f.try_profile(profile(&name, "")).await.unwrap();
+        let of_profile = pb::NewJob {
+            profile: name,
+            ..job("of a profile")
+        };
+        asked.extend(vec![of_profile; 5]);
+    }
+    f.batch("many", asked).await;
+    f.create(pb::NewJob {
+        priority: -1,
+        ..job("of none")
+    })
+    .await;
+    // Somebody is about to use all of them.
+    let client = f.b.ground.schema.as_ref().unwrap().connect().await;
+    let lock = "BEGIN; SELECT id FROM automation_profiles FOR UPDATE";
+    client.batch_execute(lock).await.unwrap();
+    assert_eq!(kinds(&f.claims(ask(1)).await), ["of none"]);
+    client.batch_execute("ROLLBACK").await.unwrap();
+    assert_eq!(kinds(&f.claims(ask(100)).await), ["of a profile"; 10]);
+    f.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_worker_that_waits_at_one_server_gets_what_another_is_asked_for() {
     let f = Farm::new(Engine::Postgres).await;
     let other = f.replica("b").await;
     for _ in 0..5 {
         let mut more = other.jobs();
         let waits = tokio::spawn(async move { more.claim_jobs(waiting(1)).await });
+        let began = std::time::Instant::now();
         let made = f.create(job("connect")).await;
         let claimed = soon("the job", waits)
             .await
@@ -211,6 +310,8 @@ async fn a_worker_that_waits_at_one_server_gets_what_another_is_asked_for() {
             .into_inner()
             .jobs;
         assert_eq!(ids(&claimed), [made.id]);
+        // Woken: a look of its own comes after four seconds.
+        assert!(began.elapsed() < 3 * SECOND, "{:?}", began.elapsed());
         // Each server knows what the other did.
         assert_eq!(
             f.complete(&claimed[0]).await.unwrap().state(),

@@ -1,5 +1,6 @@
 //! Dead letters: what failed for good is kept, begun again, or deleted.
 
+use super::batches::{assert_new_links, linked};
 use super::*;
 
 /// A job of this kind that failed for good.
@@ -51,6 +52,62 @@ on_both_engines! {
         assert_eq!(listed(&f, locked.clone()).await, [one.clone(), three]);
         let both = pb::ListDeadLettersRequest { kind: "connect".to_owned(), ..locked };
         assert_eq!(listed(&f, both).await, [one]);
+        f.finish().await;
+    }
+
+    async fn they_are_listed_in_pages(engine: Engine) {
+        let f = Farm::new(engine).await;
+        let mut all = Vec::new();
+        for _ in 0..3 {
+            all.push(dead(&f, "connect", "LOCKED").await);
+        }
+        let mut request = pb::ListDeadLettersRequest { page_size: 2, kind: "connect".to_owned(), ..Default::default() };
+        let first = f.jobs().list_dead_letters(request.clone()).await.unwrap().into_inner();
+        request.page_token.clone_from(&first.next_page_token);
+        let last = f.jobs().list_dead_letters(request.clone()).await.unwrap().into_inner();
+        assert_eq!((first.jobs.len(), last.jobs.len(), last.next_page_token.as_str()), (2, 1, ""));
+        let listed: Vec<_> = first.jobs.into_iter().chain(last.jobs).map(|job| job.id).collect();
+        assert_eq!(listed, all);
+        request.kind = "refresh".to_owned();
+        let refused = f.jobs().list_dead_letters(request).await.unwrap_err();
+        assert_eq!(violations(&refused), ["page_token"]);
+        f.finish().await;
+    }
+
+    async fn those_with_a_link_are_begun_again_with_a_new_one(engine: Engine) {
+        let f = Farm::new(engine).await;
+        let asked = linked(&f).await;
+        for asked in [asked.clone(), asked, job("plain")] {
+            f.create(asked).await;
+        }
+        let before = f.claims(pb::ClaimJobsRequest { max_jobs: 2, ..ask_for("connect") }).await;
+        for claimed in &before {
+            f.fail(claimed, true).await.unwrap();
+        }
+        f.fail(&f.claim().await, true).await.unwrap();
+        let plain = f.b.caller(Role::Consumer, Constraints::default()).await;
+        let all = pb::RedriveDeadLettersRequest::default();
+        let refused = plain.automation.clone().redrive_dead_letters(all.clone()).await;
+        assert_refused(refused, Code::PermissionDenied, "PERMISSION_DENIED");
+        let others = pb::RedriveDeadLettersRequest { kind: "plain".to_owned(), ..Default::default() };
+        let redriven = plain.automation.clone().redrive_dead_letters(others).await.unwrap();
+        assert_eq!(redriven.into_inner().redriven_count, 1);
+        f.complete(&f.claim().await).await.unwrap();
+        assert_eq!(redrive(&f, all).await, 2);
+        assert_new_links(&f, &before).await;
+        f.finish().await;
+    }
+
+    async fn one_whose_profile_is_gone_stays(engine: Engine) {
+        let f = Farm::new(engine).await;
+        let made = f.try_profile(profile("browser-1", "")).await.unwrap();
+        let job = f.create(pb::NewJob { profile: "browser-1".to_owned(), ..job("connect") }).await;
+        f.fail(&f.claim().await, true).await.unwrap();
+        let delete = pb::DeleteProfileRequest { profile_id: made.id, ..Default::default() };
+        f.jobs().delete_profile(delete).await.unwrap();
+        assert_refused(f.retry(&job.id).await, Code::NotFound, "PROFILE_NOT_FOUND");
+        assert_eq!(redrive(&f, pb::RedriveDeadLettersRequest::default()).await, 0);
+        assert_eq!(f.job(&job.id).await.state(), State::Failed);
         f.finish().await;
     }
 

@@ -2,6 +2,11 @@
 
 use super::*;
 
+/// What is left of a lease, as it is told.
+fn left(duration: Option<prost_types::Duration>) -> Duration {
+    duration.unwrap().try_into().unwrap()
+}
+
 on_both_engines! {
     async fn a_heartbeat_and_progress_renew_a_lease(engine: Engine) {
         // Nobody rescues the job meanwhile.
@@ -13,15 +18,26 @@ on_both_engines! {
         f.lapse(&made.id).await;
         let beat = f.beat(&claimed).await.unwrap();
         assert!(micros(beat.lease_expire_time) >= first);
-        assert!(!beat.cancel && beat.lease_duration.is_some());
+        assert!(!beat.cancel && (HOUR - MINUTE..=HOUR).contains(&left(beat.lease_duration)), "{beat:?}");
         f.lapse(&made.id).await;
         let told = f.report(&claimed, pb::ReportProgressRequest::default()).await.unwrap();
         assert!(micros(told.lease_expire_time) >= micros(beat.lease_expire_time));
         assert_eq!(f.job(&made.id).await.lease_expire_time, told.lease_expire_time);
         // Called off: not any more.
         f.cancel(&made.id).await.unwrap();
-        assert!(f.beat(&claimed).await.unwrap().cancel);
+        let beat = f.beat(&claimed).await.unwrap();
+        assert_eq!((beat.cancel, left(beat.lease_duration)), (true, Duration::ZERO));
         assert_eq!(f.job(&made.id).await.lease_expire_time, told.lease_expire_time);
+        f.finish().await;
+    }
+
+    async fn a_heartbeat_tells_what_is_left_of_a_longer_lease(engine: Engine) {
+        let f = Farm::with(engine, |config| config.automation.lease = MINUTE).await;
+        f.create(job("connect")).await;
+        let claimed = f.claims(pb::ClaimJobsRequest { lease: span(HOUR), ..ask(1) }).await.remove(0);
+        let beat = f.beat(&claimed).await.unwrap();
+        assert_eq!(beat.lease_expire_time, claimed.lease_expire_time);
+        assert!((HOUR - 10 * MINUTE..=HOUR).contains(&left(beat.lease_duration)), "{beat:?}");
         f.finish().await;
     }
 

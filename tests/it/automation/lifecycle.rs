@@ -52,6 +52,17 @@ on_both_engines! {
         f.finish().await;
     }
 
+    async fn a_token_can_not_be_guessed(engine: Engine) {
+        let f = Farm::new(engine).await;
+        f.batch("many", jobs("connect", 20)).await;
+        let tokens: BTreeSet<i64> = f.claims(ask(20)).await.iter().map(|it| it.lease_token).collect();
+        assert_eq!(tokens.len(), 20);
+        // Each is one of so many that all twenty are small, or one too large for JSON, by no accident.
+        assert!(tokens.iter().all(|token| (1..=1 << 47).contains(token)), "{tokens:?}");
+        assert!(tokens.iter().any(|token| *token > 1 << 40), "{tokens:?}");
+        f.finish().await;
+    }
+
     async fn what_is_finished_takes_no_further_move(engine: Engine) {
         let f = Farm::new(engine).await;
         let made = f.create(job("connect")).await;

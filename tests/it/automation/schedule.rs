@@ -20,6 +20,19 @@ on_both_engines! {
         f.finish().await;
     }
 
+    async fn all_jobs_whose_time_has_come_are_seen_to_in_one_round(engine: Engine) {
+        // By one job a step, and a few steps a round, it would take longer than anybody waits here.
+        let f = Farm::with(engine, |config| {
+            config.automation.batch = 1;
+            config.automation.scan_interval = 3 * SECOND;
+        }).await;
+        let run_time = time(f.b.clock.now().plus(HOUR));
+        f.batch("later", vec![pb::NewJob { run_time, ..job("later") }; 120]).await;
+        f.b.clock.advance(HOUR);
+        eventually("all wait for a worker", || async { f.batch_now("later").await.counts.unwrap().pending == 120 }).await;
+        f.finish().await;
+    }
+
     async fn a_job_whose_deadline_is_over_is_given_up(engine: Engine) {
         let f = Farm::new(engine).await;
         let deadline = time(f.b.clock.now().plus(HOUR));
@@ -36,6 +49,12 @@ on_both_engines! {
         let late = pb::NewJob { deadline, ..job("late") };
         let refused = f.try_create(late).await.map(drop).unwrap_err();
         assert_eq!(violations(&refused), ["job.deadline"], "{refused:?}");
+        let (run_time, deadline) = (time(f.b.clock.now().plus(HOUR)), time(f.b.clock.now().plus(HOUR)));
+        let never = pb::NewJob { run_time, deadline, ..job("never") };
+        let refused = f.try_create(never.clone()).await.map(drop).unwrap_err();
+        assert_eq!(violations(&refused), ["job.deadline"], "{refused:?}");
+        let refused = f.try_batch("never", vec![job("connect"), never]).await.map(drop).unwrap_err();
+        assert_eq!(violations(&refused), ["jobs[1].deadline"], "{refused:?}");
         f.finish().await;
     }
 

@@ -1,0 +1,2 @@
+DROP INDEX automation_jobs_open;
+DROP INDEX automation_jobs_claim_kind;
