@@ -1,8 +1,9 @@
 //! Batches: many jobs, asked for and called off at once.
 
 use super::jobs::{NewJob, is_not_made, judge_times};
+use super::kept::keep;
 use super::named::Named;
-use super::retry::{Turns, distinct};
+use super::retry::Turns;
 use super::steps::overtaken;
 use super::{Authorized, Automation, DeadFilter, moves, permit};
 use crate::access::audit::{self, Action, Entry};
@@ -119,7 +120,7 @@ impl Automation {
                 };
             }
             let inserted = jobs::insert_many(&mut tx, &rows).await?;
-            keep_all(&mut tx, &batch.tenant, &rows).await?;
+            keep(&mut tx, &batch.tenant, &Vec::from_iter(&rows)).await?;
             let whole = usize::try_from(inserted).is_ok_and(|inserted| inserted == rows.len());
             if !whole {
                 call_off_left_out(&mut tx, &rows, now).await?;
@@ -286,24 +287,6 @@ impl Automation {
         let mut conn = self.parts.store.read().await?;
         let found = batches::find(&mut conn, &caller.tenant, id).await?;
         counted(&mut conn, found.ok_or_else(|| missing(id))?).await
-    }
-}
-
-/// Whoever deletes an account or a profile of these jobs waits, and then sees them.
-async fn keep_all(tx: &mut Tx, tenant: &str, rows: &[Job]) -> Result<(), Error> {
-    let accounts = distinct(rows.iter().map(|job| &job.account_id));
-    let there = batches::lock_accounts(tx, tenant, &accounts).await?;
-    require_all(Resource::Account, &accounts, &there)?;
-    let profiles = distinct(rows.iter().map(|job| &job.profile_id));
-    let there = batches::lock_profiles(tx, tenant, &profiles).await?;
-    require_all(Resource::Profile, &profiles, &there)
-}
-
-/// That what is named is there; both in the order of their ids.
-fn require_all(resource: Resource, named: &[String], there: &[String]) -> Result<(), Error> {
-    match named.iter().find(|id| there.binary_search(id).is_err()) {
-        Some(gone) => Err(Error::NotFound(resource, gone.clone())),
-        None => Ok(()),
     }
 }
 

@@ -3,6 +3,7 @@
 use secrecy::{ExposeSecret as _, SecretString};
 use serde_json::Value;
 
+use super::kept::keep;
 use super::named::{Named, Place};
 use super::steps::overtaken;
 use super::{Automation, permit};
@@ -15,9 +16,9 @@ use crate::model::{
     Account, EventKind, ExecutionMode, IdKind, Job, JobState, NewEvent, Profile, Progress,
     Timestamp, UniqueStates,
 };
+use crate::store::automation::jobs;
 use crate::store::automation::jobs::JobQuery;
-use crate::store::automation::{accounts, jobs, profiles};
-use crate::store::{self, Conn, Tx, transact};
+use crate::store::{self, Conn, transact};
 
 /// A job to ask for.
 #[derive(Clone, Debug)]
@@ -192,7 +193,7 @@ impl Automation {
                 require_free(&mut tx, &job.tenant, job.unique_key.as_deref(), "").await?;
                 return Err(overtaken());
             }
-            keep(&mut tx, &job).await?;
+            keep(&mut tx, &job.tenant, &[&job]).await?;
             let kind = EventKind::of_job(job.state);
             store::events::append(&mut tx, &NewEvent::of_job(kind, &job, "", now)).await?;
             audit::record(&mut tx, &job_entry(Action::JobCreated, caller, &job), now).await?;
@@ -324,21 +325,6 @@ impl Automation {
             _ => Ok(job),
         }
     }
-}
-
-/// Whoever deletes the account or the profile waits, and then sees this job.
-async fn keep(tx: &mut Tx, job: &Job) -> Result<(), Error> {
-    if let Some(id) = &job.account_id
-        && accounts::lock(tx, &job.tenant, id).await?.is_none()
-    {
-        return Err(Error::NotFound(Resource::Account, id.clone()));
-    }
-    if let Some(id) = &job.profile_id
-        && profiles::lock(tx, &job.tenant, id).await?.is_none()
-    {
-        return Err(Error::NotFound(Resource::Profile, id.clone()));
-    }
-    Ok(())
 }
 
 /// Whether something surely was not made. After other errors it may be there: its links then lapse by

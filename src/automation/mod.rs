@@ -13,6 +13,7 @@ mod claims;
 mod credentials;
 mod dead_letters;
 mod jobs;
+mod kept;
 mod moves;
 mod named;
 mod profiles;

@@ -3,12 +3,14 @@
 use std::collections::{BTreeSet, HashMap};
 
 use super::jobs::{finished, found, job_entry, missing, refuses, require_free};
+use super::kept::{Kept, keep};
+use super::steps::overtaken;
 use super::{Authorized, Automation, moves, permit};
 use crate::access::audit::{self, Action};
 use crate::access::{Caller, Permission};
-use crate::error::{Error, Precondition, Resource};
+use crate::error::{Error, Precondition};
 use crate::model::{Authorization, AuthorizationState, Job, JobState, Timestamp};
-use crate::store::automation::{batches, jobs, profiles};
+use crate::store::automation::{batches, jobs};
 use crate::store::{self, Conn, Tx, transact};
 
 /// A job that needs a new authorisation to be begun again.
@@ -76,10 +78,8 @@ impl Automation {
         let mut conn = self.parts.store.read().await?;
         let job = found(&mut conn, &caller.tenant, id).await?;
         require_ended(&mut conn, &job).await?;
-        if let Some(profile_id) = &job.profile_id {
-            let profile = profiles::find(&mut conn, &job.tenant, profile_id).await?;
-            profile.ok_or_else(|| gone(profile_id))?;
-        }
+        let kept = Kept::load(&mut conn, &caller.tenant, &[&job]).await?;
+        kept.judge(&job)?;
         Ok(match authorization_of(&mut conn, &job).await? {
             Some(authorization) if has_ended(&authorization) => Some(Retry { job, authorization }),
             _ => None,
@@ -91,9 +91,10 @@ impl Automation {
     /// called off.
     ///
     /// # Errors
-    /// `JOB_STATE` where it is neither, or needs another authorisation than it has;
+    /// `JOB_STATE` where it is neither, needs another authorisation than it has, or its profile is another
+    /// account's by now;
     /// [`Error::AlreadyExists`] where another job has its unique key by now; [`Error::NotFound`] for the
-    /// job or its profile; [`Error::PermissionDenied`]; [`Error::Constrained`]; or the store's.
+    /// job, its account or its profile; [`Error::PermissionDenied`]; [`Error::Constrained`]; or the store's.
     pub async fn retry_job(
         &self,
         caller: &Caller,
@@ -134,10 +135,6 @@ impl Automation {
             let locked = jobs::lock(&mut tx, tenant, id).await?;
             let mut job = locked.ok_or_else(|| missing(id))?;
             require_ended(&mut tx, &job).await?;
-            if let Some(profile_id) = &job.profile_id {
-                let profile = profiles::lock(&mut tx, tenant, profile_id).await?;
-                profile.ok_or_else(|| gone(profile_id))?;
-            }
             if let Some(it) = authorized {
                 job.connect_url = Some(self.seal_link(tenant, id, &it.connect_url)?);
                 job.authorization_id = Some(it.authorization_id.clone());
@@ -149,6 +146,7 @@ impl Automation {
             let turn = turns.next(&mut tx, tenant, job.priority).await?;
             let next = moves::begun_again(&job, turn, now);
             self.moved(&mut tx, &job, &next, now).await?;
+            keep(&mut tx, tenant, &[&next]).await?;
             if let Some(batch_id) = &batch_id {
                 batches::reopen(&mut tx, tenant, batch_id).await?;
             }
@@ -169,50 +167,38 @@ impl Automation {
         let Some(Job { tenant, .. }) = locked.first() else {
             return Ok(0);
         };
-        let profiles = distinct(locked.iter().map(|job| &job.profile_id));
-        let there = batches::lock_profiles(tx, tenant, &profiles).await?;
+        let kept = Kept::load(tx, tenant, &Vec::from_iter(locked)).await?;
         let mut begun = Vec::new();
-        let mut opened: BTreeSet<&String> = BTreeSet::new();
         for job in locked {
-            let profile = job.profile_id.as_ref();
-            if profile.is_some_and(|id| there.binary_search(id).is_err()) {
-                continue;
-            }
-            let fit = match require_ended(tx, job).await {
-                Ok(()) => require_authorized(tx, job).await,
-                refused => refused,
+            let fit = async {
+                kept.judge(job)?;
+                require_ended(tx, job).await?;
+                require_authorized(tx, job).await
             };
-            match fit {
+            match fit.await {
                 Err(error) if refuses(&error) => continue,
                 fit => fit?,
             }
             let turn = turns.next(tx, tenant, job.priority).await?;
             let next = moves::begun_again(job, turn, now);
             if jobs::update(tx, &next, (job.state, job.lease_token)).await? {
-                begun.push(job.id.clone());
-                opened.extend(&job.batch_id);
+                begun.push(job);
             }
         }
-        for batch_id in opened {
+        match keep(tx, tenant, &begun).await {
+            Err(error) if refuses(&error) => return Err(overtaken()),
+            kept => kept?,
+        }
+        for batch_id in BTreeSet::from_iter(begun.iter().filter_map(|job| job.batch_id.as_ref())) {
             batches::reopen(tx, tenant, batch_id).await?;
         }
         if !begun.is_empty() {
-            jobs::append_events(tx, tenant, &begun, now).await?;
-            self.count(tx, JobState::Pending, begun.len());
+            let ids: Vec<String> = begun.iter().map(|job| job.id.clone()).collect();
+            jobs::append_events(tx, tenant, &ids, now).await?;
+            self.count(tx, JobState::Pending, ids.len());
         }
         Ok(i64::try_from(begun.len()).unwrap_or(i64::MAX))
     }
-}
-
-/// The ids that jobs name, each once and in order.
-pub(super) fn distinct<'a>(named: impl Iterator<Item = &'a Option<String>>) -> Vec<String> {
-    let ids = BTreeSet::from_iter(named.flatten());
-    ids.into_iter().cloned().collect()
-}
-
-/// Nobody could claim a job whose profile is gone.
-fn gone(profile_id: &str) -> Error {
-    Error::NotFound(Resource::Profile, profile_id.to_owned())
 }
 
 /// That a job failed or was called off, and that nobody has its unique key.

@@ -326,6 +326,7 @@ impl Working {
         };
         let mut phase = self.phase.subscribe();
         let claimed = tokio::select! {
+            biased;
             claimed = timeout(LATE, claiming) => claimed,
             _ = phase.wait_for(|phase| matches!(phase, Phase::Now)) => return,
         };

@@ -120,6 +120,16 @@ on_both_engines! {
         b.finish().await;
     }
 
+    async fn each_can_be_taken_back_by_itself(engine: Engine) {
+        let ground = migrated(engine).await;
+        let store = ground.store().await;
+        for steps in 1..=recorded(&ground).await.len() {
+            let mut down = migrate::down(&store, steps).await.unwrap();
+            down.reverse();
+            assert_eq!(migrate::up(&store).await.unwrap(), down);
+        }
+    }
+
     async fn of_migrators_at_once_one_does_the_work(engine: Engine) {
         let ground = Ground::new(engine).await;
         let mut stores = Vec::new();

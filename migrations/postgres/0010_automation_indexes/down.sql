@@ -1,2 +1,3 @@
+DROP INDEX automation_jobs_of_authorization;
 DROP INDEX automation_jobs_open;
 DROP INDEX automation_jobs_claim_kind;

@@ -147,6 +147,10 @@ impl Context {
         let Some(retry) = self.automation.wants_authorization(caller, id).await? else {
             return Ok(false);
         };
+        // Somebody began it again meanwhile, and called it off.
+        if retry.job.state != JobState::Failed {
+            return Ok(false);
+        }
         self.begin_anew(caller, &retry, behind).await?;
         Ok(true)
     }

@@ -187,39 +187,29 @@ pub async fn set_skipped(tx: &mut Tx, tenant: &str, id: &str, skipped: i64) -> R
     Ok(())
 }
 
-/// Locks rows of a table until the transaction ends, in the order of their ids; the ids that there are.
+/// Locks rows of a table until the transaction ends, in the order of their ids.
 macro_rules! lock_ids {
     ($tx:expr, $table:ident, $tenant:expr, $ids:expr) => {{
-        let mut there = Vec::new();
         for ids in $ids.chunks(CHUNK) {
             let query = $table::table
                 .filter($table::tenant.eq($tenant))
                 .filter($table::id.eq_any(ids))
                 .order($table::id)
                 .select($table::id);
-            let locked: Vec<String> = lock!($tx, query)?;
-            there.extend(locked);
+            let _: Vec<String> = lock!($tx, query)?;
         }
-        Ok(there)
+        Ok(())
     }};
 }
 
 /// Locks accounts that jobs name, given in the order of their ids: nobody deletes one until the
-/// transaction ends. Those that there are, in that order.
-pub async fn lock_accounts(
-    tx: &mut Tx,
-    tenant: &str,
-    ids: &[String],
-) -> Result<Vec<String>, Error> {
+/// transaction ends.
+pub async fn lock_accounts(tx: &mut Tx, tenant: &str, ids: &[String]) -> Result<(), Error> {
     lock_ids!(tx, accounts, tenant, ids)
 }
 
 /// The same of browser profiles; behind the accounts, as by whoever changes a profile.
-pub async fn lock_profiles(
-    tx: &mut Tx,
-    tenant: &str,
-    ids: &[String],
-) -> Result<Vec<String>, Error> {
+pub async fn lock_profiles(tx: &mut Tx, tenant: &str, ids: &[String]) -> Result<(), Error> {
     lock_ids!(tx, profiles, tenant, ids)
 }
 

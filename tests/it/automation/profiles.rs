@@ -181,6 +181,10 @@ on_both_engines! {
         f.cancel(&job.id).await.unwrap();
         assert_eq!(give(&f, &made, &grace).await.unwrap().account_id, grace);
         assert_eq!(f.job(&job.id).await.account_id, ada);
+        assert_refused(f.retry(&job.id).await, REFUSED, "JOB_STATE");
+        let request = pb::DeleteAccountRequest { account_id: ada, ..Default::default() };
+        f.jobs().delete_account(request).await.unwrap();
+        assert_refused(f.retry(&job.id).await, Code::NotFound, "ACCOUNT_NOT_FOUND");
         f.finish().await;
     }
 
