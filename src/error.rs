@@ -364,6 +364,18 @@ impl Error {
         Self::Internal(cause.into())
     }
 
+    /// Whether what was asked for was refused for what it is or names: nothing was done, and others may
+    /// do well.
+    pub fn is_refusal(&self) -> bool {
+        matches!(
+            self,
+            Self::AlreadyExists { .. }
+                | Self::NotFound(..)
+                | Self::InvalidArgument(_)
+                | Self::FailedPrecondition { .. }
+        )
+    }
+
     /// Whether running the transaction once more may help.
     pub fn is_busy(&self) -> bool {
         matches!(self, Self::Store(error) if error.is_busy())

@@ -114,11 +114,17 @@ impl Automation {
         kinds.sort_unstable();
         let asked = format!("{} {}", claim.mode.as_str(), kinds.join("\n"));
         let seat = self.waiting.join(tenant, asked);
+        let mut first = true;
         loop {
             let mut woken = std::pin::pin!(seat.woken().notified());
             woken.as_mut().enable();
             seat.look();
-            let taken = self.take(tenant, claim).await?;
+            let taken = if first || self.finds(tenant, claim).await? {
+                self.take(tenant, claim).await?
+            } else {
+                Taken::default()
+            };
+            first = false;
             if !taken.claimed.is_empty() || !self.rest(&seat, woken, claim, until).await {
                 return Ok(taken);
             }
@@ -152,9 +158,6 @@ impl Automation {
 
     /// Takes what there is now.
     async fn take(&self, tenant: &str, claim: &Claim) -> Result<Taken, Error> {
-        if !self.finds(tenant, claim).await? {
-            return Ok(Taken::default());
-        }
         let taken = transact!(self.parts.store, |tx| {
             let jobs = self.take_in(&mut tx, tenant, claim).await?;
             self.hand_out(&mut tx, tenant, claim, jobs).await
@@ -165,7 +168,8 @@ impl Automation {
         Ok(taken)
     }
 
-    /// Whether there is a job to take. Those who look in vain don't get in the way of those who write.
+    /// Whether there is a job to take. Those who wait look in vain most of the time, and so don't get in
+    /// the way of those who write.
     async fn finds(&self, tenant: &str, claim: &Claim) -> Result<bool, Error> {
         let mut conn = self.parts.store.read().await?;
         let full = self.full(&mut conn, tenant).await?;

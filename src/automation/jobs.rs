@@ -330,18 +330,7 @@ impl Automation {
 /// Whether something surely was not made. After other errors it may be there: its links then lapse by
 /// themselves.
 pub(super) fn is_not_made<T>(made: &Result<Option<T>, Error>) -> bool {
-    matches!(made, Ok(None)) || made.as_ref().is_err_and(refuses)
-}
-
-/// Whether the error is a refusal, after which nothing was made.
-pub(super) fn refuses(error: &Error) -> bool {
-    matches!(
-        error,
-        Error::AlreadyExists { .. }
-            | Error::NotFound(..)
-            | Error::InvalidArgument(_)
-            | Error::FailedPrecondition { .. }
-    )
+    matches!(made, Ok(None)) || made.as_ref().is_err_and(Error::is_refusal)
 }
 
 /// That no other job than `own` has this unique key.

@@ -4,7 +4,7 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 
 use crate::error::{Error, Precondition, Resource};
 use crate::model::Job;
-use crate::store::automation::{accounts, batches, profiles};
+use crate::store::automation::{accounts, profiles};
 use crate::store::{Conn, Tx};
 
 /// What some jobs name, as far as it is there.
@@ -62,10 +62,13 @@ impl Kept {
 /// Those of [`Kept::judge`], or the store's.
 pub(super) async fn keep(tx: &mut Tx, tenant: &str, jobs: &[&Job]) -> Result<(), Error> {
     let ids = distinct(jobs.iter().map(|job| &job.account_id));
-    batches::lock_accounts(tx, tenant, &ids).await?;
+    let accounts = accounts::lock_all(tx, tenant, &ids).await?;
     let ids = distinct(jobs.iter().map(|job| &job.profile_id));
-    batches::lock_profiles(tx, tenant, &ids).await?;
-    let kept = Kept::load(tx, tenant, jobs).await?;
+    let profiles = profiles::lock_all(tx, tenant, &ids).await?;
+    let kept = Kept {
+        accounts: accounts.into_iter().collect(),
+        profiles: profiles.into_iter().collect(),
+    };
     jobs.iter().try_for_each(|job| kept.judge(job))
 }
 

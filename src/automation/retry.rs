@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 
-use super::jobs::{finished, found, job_entry, missing, refuses, require_free};
+use super::jobs::{finished, found, job_entry, missing, require_free};
 use super::kept::{Kept, keep};
 use super::steps::overtaken;
 use super::{Authorized, Automation, moves, permit};
@@ -105,7 +105,7 @@ impl Automation {
         let retried = self.retry_one(caller, id, authorized.as_ref(), behind);
         let retried = retried.await;
         if let (Err(error), Some(authorized)) = (&retried, &authorized)
-            && refuses(error)
+            && error.is_refusal()
         {
             let ids = std::slice::from_ref(&authorized.authorization_id);
             self.call_off_all(caller, ids).await?;
@@ -176,7 +176,7 @@ impl Automation {
                 require_authorized(tx, job).await
             };
             match fit.await {
-                Err(error) if refuses(&error) => continue,
+                Err(error) if error.is_refusal() => continue,
                 fit => fit?,
             }
             let turn = turns.next(tx, tenant, job.priority).await?;
@@ -186,7 +186,7 @@ impl Automation {
             }
         }
         match keep(tx, tenant, &begun).await {
-            Err(error) if refuses(&error) => return Err(overtaken()),
+            Err(error) if error.is_refusal() => return Err(overtaken()),
             kept => kept?,
         }
         for batch_id in BTreeSet::from_iter(begun.iter().filter_map(|job| job.batch_id.as_ref())) {

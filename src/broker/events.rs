@@ -8,7 +8,7 @@ mod watch;
 
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::sync::{Notify, broadcast};
 use tokio_util::sync::CancellationToken;
@@ -23,6 +23,11 @@ use crate::freshness::Freshness;
 use crate::model::{Event, Horizon};
 use crate::store::{self, Store};
 use crate::telemetry::Metrics;
+
+/// How long what is committed may gather at most. A round takes about as long for one event as for some:
+/// where they come one after the other, rounds rest as long as they took, and leave the database to
+/// those who commit.
+const GATHER_MAX: Duration = Duration::from_millis(5);
 
 /// Told of every event before watchers are.
 pub type Listener = Box<dyn Fn(&Event) + Send + Sync>;
@@ -94,9 +99,11 @@ impl Hub {
                     () = self.poke.notified() => {}
                     () = tokio::time::sleep(self.config.poll_interval) => {}
                 }
-                if let Err(error) = self.round(Instant::now()).await {
+                let began = Instant::now();
+                if let Err(error) = self.round(began).await {
                     crate::error::log(&error);
                 }
+                tokio::time::sleep(began.elapsed().min(GATHER_MAX)).await;
             }
         };
         tokio::select! {

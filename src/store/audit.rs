@@ -14,12 +14,13 @@ use super::Error;
 use super::columns::JsonValue;
 use super::pool::{Tx, on};
 use super::schema::audit_events;
+use super::statement::Prepare as _;
 use crate::model::{ActorKind, AuditEvent, Chained, Timestamp};
 
 pub use reading::Filter;
 
 #[derive(Insertable, Queryable, Selectable)]
-#[diesel(table_name = audit_events)]
+#[diesel(table_name = audit_events, treat_none_as_default_value = false)]
 #[diesel(check_for_backend(diesel::pg::Pg, diesel::sqlite::Sqlite))]
 struct AuditEventRow {
     id: String,
@@ -111,6 +112,7 @@ pub async fn insert(tx: &mut Tx, event: &AuditEvent) -> Result<(), Error> {
         .values(&row)
         .on_conflict(audit_events::id)
         .do_nothing()
+        .prepared()
         .execute(c)
         .await)?;
     Ok(())

@@ -10,6 +10,7 @@ use super::columns::JsonValue;
 use super::grants::GrantRow;
 use super::pool::{Conn, Tx, on};
 use super::schema::{connection_usage, connections, grants, sync_records};
+use super::statement::Prepare as _;
 use super::{Error, unreadable_if_none};
 use crate::model::{
     Connection, ConnectionDetails, ConnectionKind, ConnectionState, Grant, GrantState,
@@ -157,7 +158,12 @@ pub async fn update(tx: &mut Tx, connection: &Connection) -> Result<bool, Error>
         .find(&connection.id)
         .filter(connections::tenant.eq(&connection.tenant))
         .filter(connections::version.eq(connection.version - 1));
-    Ok(on!(tx, |c| diesel::update(target).set(&row).execute(c).await)? == 1)
+    Ok(on!(tx, |c| diesel::update(target)
+        .set(&row)
+        .prepared()
+        .execute(c)
+        .await)?
+        == 1)
 }
 
 /// Locks the connection's row until the transaction ends: whatever is appended to the events
@@ -170,6 +176,7 @@ pub async fn lock(tx: &mut Tx, tenant: &str, id: &str) -> Result<Option<Connecti
     let row = on!(tx, |c| diesel::update(target)
         .set(connections::id.eq(connections::id))
         .returning(ConnectionRow::as_returning())
+        .prepared()
         .get_result(c)
         .await
         .optional())?;

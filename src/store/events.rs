@@ -9,6 +9,7 @@ use super::columns::JsonValue;
 use super::pool::{Conn, Options, Store, Tx, on};
 use super::postgres;
 use super::schema::{event_counter, events};
+use super::statement::Prepare as _;
 use super::{Error, unreadable_if_none};
 use crate::model::{Event, EventKind, Horizon, NewEvent, Timestamp};
 
@@ -33,6 +34,7 @@ pub async fn append(tx: &mut Tx, event: &NewEvent) -> Result<(), Error> {
             events::detail.eq(event.detail.as_ref().map(JsonValue::of)),
             events::created_at.eq(event.created_at),
         ))
+        .prepared()
         .execute(c)
         .await)?;
     Ok(())
@@ -58,6 +60,7 @@ pub async fn number(store: &Store, limit: i64) -> Result<usize, Error> {
     let base: i64 = on!(&mut tx, |c| diesel::update(counter)
         .set(event_counter::position.eq(event_counter::position))
         .returning(event_counter::position)
+        .prepared()
         .get_result(c)
         .await)?;
     let numbered = on!(&mut tx, |c| diesel::sql_query(
@@ -70,6 +73,7 @@ pub async fn number(store: &Store, limit: i64) -> Result<usize, Error> {
     )
     .bind::<BigInt, _>(base)
     .bind::<BigInt, _>(limit)
+    .prepared()
     .execute(c)
     .await)?;
     if numbered == 0 {
@@ -78,6 +82,7 @@ pub async fn number(store: &Store, limit: i64) -> Result<usize, Error> {
     let count = i64::try_from(numbered).map_err(Error::unreadable)?;
     on!(&mut tx, |c| diesel::update(counter)
         .set(event_counter::position.eq(base + count))
+        .prepared()
         .execute(c)
         .await)?;
     if let (Conn::Postgres(conn), Options::Postgres(options)) = (&mut *tx, store.options()) {

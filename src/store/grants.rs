@@ -9,6 +9,7 @@ use diesel_async::RunQueryDsl;
 use super::columns::{DbNow, JsonValue};
 use super::pool::{Conn, Tx, on};
 use super::schema::grants;
+use super::statement::Prepare as _;
 use super::{Error, unreadable_if_none};
 use crate::model::{ConnectionKind, Grant, GrantState, RefreshPolicy, Sealed, Timestamp};
 
@@ -160,6 +161,7 @@ pub async fn lock(tx: &mut Tx, tenant: &str, id: &str) -> Result<Option<Grant>, 
     let row = on!(tx, |c| diesel::update(target)
         .set(grants::id.eq(grants::id))
         .returning(GrantRow::as_returning())
+        .prepared()
         .get_result(c)
         .await
         .optional())?;
@@ -194,7 +196,12 @@ pub async fn replace(tx: &mut Tx, grant: &Grant, spent: i64) -> Result<bool, Err
         .find(&grant.id)
         .filter(grants::tenant.eq(&grant.tenant))
         .filter(grants::generation.eq(spent));
-    Ok(on!(tx, |c| diesel::update(target).set(&row).execute(c).await)? == 1)
+    Ok(on!(tx, |c| diesel::update(target)
+        .set(&row)
+        .prepared()
+        .execute(c)
+        .await)?
+        == 1)
 }
 
 /// Deletes a grant that no connection refers to.
@@ -266,6 +273,7 @@ pub async fn take_lease(
                 grants::attempt_retried.eq(wanted.last_try),
             ))
             .returning(GrantRow::as_returning())
+            .prepared()
             .get_result(c)
             .await
             .optional()
@@ -286,7 +294,12 @@ pub async fn renew_lease(
         .filter(grants::tenant.eq(tenant))
         .filter(grants::lease_holder.eq(holder));
     let until = grants::lease_until.eq(DbNow::plus(duration).nullable());
-    Ok(on!(conn, |c| diesel::update(target).set(until).execute(c).await)? == 1)
+    Ok(on!(conn, |c| diesel::update(target)
+        .set(until)
+        .prepared()
+        .execute(c)
+        .await)?
+        == 1)
 }
 
 /// How an attempt that brought no tokens leaves the grant.

@@ -27,6 +27,7 @@ pub mod records;
 pub mod schema;
 pub mod sessions;
 pub mod sign_in_failures;
+mod statement;
 pub mod users;
 
 pub use chunks::write_in_chunks;

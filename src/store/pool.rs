@@ -5,9 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use diesel::connection::{AnsiTransactionManager, SimpleConnection};
+use diesel::result::Error::BrokenTransactionManager;
 use diesel::{Connection as _, ConnectionError, SqliteConnection};
 use diesel_async::pooled_connection::{
-    AsyncDieselConnectionManager, ManagerConfig, RecyclingMethod,
+    AsyncDieselConnectionManager, ManagerConfig, PoolableConnection as _, RecyclingMethod,
 };
 use diesel_async::sync_connection_wrapper::SyncConnectionWrapper;
 use diesel_async::{AsyncConnection, AsyncPgConnection, TransactionManager};
@@ -228,7 +229,15 @@ impl Store {
                     .map_err(|error| Error::Unavailable(error.into()))?;
                 let postgres = postgres.clone();
                 let mut config = ManagerConfig::<AsyncPgConnection>::default();
-                config.recycling_method = RecyclingMethod::Verified;
+                // A question to the server each time would cost as much as the query that follows.
+                config.recycling_method = RecyclingMethod::CustomFunction(Box::new(|conn| {
+                    let open = if conn.is_broken() {
+                        Err(BrokenTransactionManager)
+                    } else {
+                        Ok(())
+                    };
+                    std::future::ready(open).boxed()
+                }));
                 config.custom_setup = Box::new(move |_| {
                     let postgres = postgres.clone();
                     async move { postgres::connect(&postgres).await }.boxed()
@@ -408,6 +417,7 @@ fn connect_sqlite(
          PRAGMA journal_mode = WAL;
          PRAGMA synchronous = FULL;
          PRAGMA foreign_keys = ON;
+         PRAGMA temp_store = MEMORY;
          PRAGMA query_only = {};",
         busy_timeout.as_millis(),
         i32::from(query_only),

@@ -23,8 +23,6 @@ use crate::pb;
 use crate::registry::Registry;
 
 const USERNAME_MAX: usize = 320;
-/// As of any connection.
-const OWNER_MAX: usize = fields::NAME_MAX;
 const CLIENT_ID_MAX: usize = 500;
 const PASSWORD_MAX: usize = 1_000;
 /// A seed's 256 characters, with a blank before each.
@@ -340,7 +338,7 @@ fn changes(fields: &mut Fields, account: pb::Account, mask: Option<FieldMask>) -
 /// Every text that callers may change.
 fn judge(fields: &mut Fields, account: &pb::Account) {
     fields.text("account.display_name", &account.display_name, NAME_MAX);
-    fields.text("account.owner", &account.owner, OWNER_MAX);
+    fields.text("account.owner", &account.owner, fields::NAME_MAX);
     fields.text("account.app", &account.app, APP_NAME_MAX);
     fields.text("account.client_id", &account.client_id, CLIENT_ID_MAX);
 }
@@ -427,7 +425,7 @@ mod tests {
         let request = pb::CreateAccountRequest {
             account: Some(pb::Account {
                 r#type: 9,
-                owner: "x".repeat(OWNER_MAX + 1),
+                owner: "x".repeat(fields::NAME_MAX + 1),
                 ..pb::Account::default()
             }),
             credentials: Some(pb::AccountCredentials {

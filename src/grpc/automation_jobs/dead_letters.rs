@@ -135,7 +135,9 @@ impl Context {
                 match self.redrive_one(caller, id, begun).await {
                     Ok(true) => begun += 1,
                     Ok(false) => {}
-                    Err(error) if is_of_the_job(&error) => {}
+                    // Its owner has too many that are pending: others may have none.
+                    Err(Error::ResourceExhausted { .. }) => {}
+                    Err(error) if error.is_refusal() => {}
                     Err(error) => return Err(error),
                 }
             }
@@ -154,16 +156,4 @@ impl Context {
         self.begin_anew(caller, &retry, behind).await?;
         Ok(true)
     }
-}
-
-/// Whether a job was refused for what it is, or what it needs: others may do well.
-fn is_of_the_job(error: &Error) -> bool {
-    matches!(
-        error,
-        Error::AlreadyExists { .. }
-            | Error::NotFound(..)
-            | Error::InvalidArgument(_)
-            | Error::FailedPrecondition { .. }
-            | Error::ResourceExhausted { .. }
-    )
 }

@@ -7,6 +7,7 @@ use diesel_async::RunQueryDsl;
 use super::super::Error;
 use super::super::pool::{Conn, Tx, on};
 use super::super::schema::{audit_events, audit_head};
+use super::super::statement::Prepare as _;
 use super::AuditEventRow;
 use crate::model::{ChainHead, Chained, Timestamp};
 
@@ -49,6 +50,7 @@ pub async fn lock_head(tx: &mut Tx) -> Result<ChainHead, Error> {
     let (position, hash, trimmed) = on!(tx, |c| diesel::update(target)
         .set(audit_head::trimmed.eq(audit_head::trimmed))
         .returning((audit_head::position, audit_head::hash, audit_head::trimmed))
+        .prepared()
         .get_result(c)
         .await)?;
     Ok(ChainHead {
@@ -117,6 +119,7 @@ pub async fn place(tx: &mut Tx, places: &[Place]) -> Result<(), Error> {
             .bind::<Array<Text>, _>(ids)
             .bind::<Array<BigInt>, _>(positions)
             .bind::<Array<Binary>, _>(hashes)
+            .prepared()
             .execute(&mut **conn)
             .await?;
         }
@@ -131,7 +134,7 @@ pub async fn place(tx: &mut Tx, places: &[Place]) -> Result<(), Error> {
                         audit_events::position.eq(place.position),
                         audit_events::hash.eq(&place.hash),
                     ));
-                    diesel::RunQueryDsl::execute(set, conn)?;
+                    diesel::RunQueryDsl::execute(set.prepared(), conn)?;
                 }
                 Ok(())
             })
@@ -144,6 +147,7 @@ pub async fn place(tx: &mut Tx, places: &[Place]) -> Result<(), Error> {
             audit_head::position.eq(last.position),
             audit_head::hash.eq(&last.hash),
         ))
+        .prepared()
         .execute(c)
         .await)?;
     Ok(())

@@ -174,6 +174,22 @@ pub async fn of_ids(conn: &mut Conn, tenant: &str, ids: &[String]) -> Result<Vec
     Ok(found)
 }
 
+/// Locks accounts, given in the order of their ids, until the transaction ends: the ids of those that are
+/// there.
+pub async fn lock_all(tx: &mut Tx, tenant: &str, ids: &[String]) -> Result<Vec<String>, Error> {
+    let mut locked: Vec<String> = Vec::new();
+    for ids in ids.chunks(CHUNK) {
+        let query = accounts::table
+            .filter(accounts::tenant.eq(tenant))
+            .filter(accounts::id.eq_any(ids))
+            .order(accounts::id)
+            .select(accounts::id);
+        let some: Vec<String> = lock!(tx, query)?;
+        locked.extend(some);
+    }
+    Ok(locked)
+}
+
 /// The account with this id, locked until the transaction ends.
 pub async fn lock(tx: &mut Tx, tenant: &str, id: &str) -> Result<Option<Account>, Error> {
     let rows: Vec<AccountRow> = lock!(

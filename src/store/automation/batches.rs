@@ -6,14 +6,11 @@ use diesel::dsl::count_star;
 use diesel::prelude::*;
 use diesel_async::RunQueryDsl;
 
-use super::{CHUNK, FAILED, Literal};
+use super::{FAILED, Literal};
 use crate::model::{Batch, JobCounts, JobState, Timestamp};
 use crate::store::locks::{lock, lock_unlocked};
 use crate::store::pool::{Conn, Tx, on};
-use crate::store::schema::{
-    automation_accounts as accounts, automation_batches as batches, automation_jobs as jobs,
-    automation_profiles as profiles,
-};
+use crate::store::schema::{automation_batches as batches, automation_jobs as jobs};
 use crate::store::{Error, unreadable_if_none};
 
 /// All its jobs are finished.
@@ -185,32 +182,6 @@ pub async fn set_skipped(tx: &mut Tx, tenant: &str, id: &str, skipped: i64) -> R
     let counted = batches::skipped.eq(skipped);
     on!(tx, |c| diesel::update(target).set(counted).execute(c).await)?;
     Ok(())
-}
-
-/// Locks rows of a table until the transaction ends, in the order of their ids.
-macro_rules! lock_ids {
-    ($tx:expr, $table:ident, $tenant:expr, $ids:expr) => {{
-        for ids in $ids.chunks(CHUNK) {
-            let query = $table::table
-                .filter($table::tenant.eq($tenant))
-                .filter($table::id.eq_any(ids))
-                .order($table::id)
-                .select($table::id);
-            let _: Vec<String> = lock!($tx, query)?;
-        }
-        Ok(())
-    }};
-}
-
-/// Locks accounts that jobs name, given in the order of their ids: nobody deletes one until the
-/// transaction ends.
-pub async fn lock_accounts(tx: &mut Tx, tenant: &str, ids: &[String]) -> Result<(), Error> {
-    lock_ids!(tx, accounts, tenant, ids)
-}
-
-/// The same of browser profiles; behind the accounts, as by whoever changes a profile.
-pub async fn lock_profiles(tx: &mut Tx, tenant: &str, ids: &[String]) -> Result<(), Error> {
-    lock_ids!(tx, profiles, tenant, ids)
 }
 
 /// Batches, by tenant and id, whose jobs all are finished, and of which that is not yet recorded.

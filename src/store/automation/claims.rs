@@ -21,6 +21,7 @@ use crate::store::columns::DbNow;
 use crate::store::locks::lock_unlocked;
 use crate::store::pool::{Conn, Tx, on};
 use crate::store::schema::{automation_jobs as jobs, automation_profiles as profiles};
+use crate::store::statement::{Prepare as _, none_of, one_of};
 
 /// Nobody works on it, whether its time has come or not.
 const NOT_RUNNING: Literal = Literal("state <> 'running'");
@@ -136,16 +137,17 @@ pub struct Candidate {
 macro_rules! waiting_for {
     ($asked:expr) => {{
         let any_mode = ($asked.mode == ExecutionMode::Any).into_sql::<Bool>();
-        let modes = [ExecutionMode::Any.as_str(), $asked.mode.as_str()];
+        let anywhere = jobs::execution_mode.eq(ExecutionMode::Any.as_str());
+        let there = jobs::execution_mode.eq($asked.mode.as_str());
         let no_profile = jobs::profile_id.is_null();
         let no_deadline = jobs::deadline_at.is_null();
         jobs::table
             .filter(jobs::tenant.eq($asked.tenant))
             .filter(PENDING)
             .filter(OfKinds($asked.kinds))
-            .filter(any_mode.or(jobs::execution_mode.eq_any(modes)))
-            .filter(jobs::provider.ne_all($asked.full))
-            .filter(no_profile.or(jobs::profile_id.ne_all($asked.busy)))
+            .filter(any_mode.or(anywhere).or(there))
+            .filter(none_of(jobs::provider, $asked.full))
+            .filter(no_profile.or(none_of(jobs::profile_id, $asked.busy)))
             .filter(PROFILE_IS_IDLE)
             .filter(no_deadline.or(jobs::deadline_at.gt($asked.now)))
             .order((jobs::priority.desc(), jobs::turn, jobs::id))
@@ -188,13 +190,13 @@ pub async fn free_profiles(
 ) -> Result<HashSet<String>, Error> {
     let query = profiles::table
         .filter(profiles::tenant.eq(tenant))
-        .filter(profiles::id.eq_any(ids))
+        .filter(one_of(profiles::id, ids))
         .select(profiles::id);
     let locked: Vec<String> = lock_unlocked!(tx, query)?;
-    // A statement of its own: it sees what whoever held the lock before has committed.
+    // A statement of its own: it sees what whoever held the lock before has committed. By the profile
+    // alone: given the tenant, SQLite would rather go through all of its running jobs.
     let busy = jobs::table
-        .filter(jobs::tenant.eq(tenant))
-        .filter(jobs::profile_id.eq_any(&locked))
+        .filter(one_of(jobs::profile_id, &locked))
         .filter(RUNNING)
         .select(jobs::profile_id);
     let busy: Vec<Option<String>> = on!(tx, |c| busy.load(c).await)?;
@@ -213,7 +215,9 @@ pub async fn take(
     let rows: Vec<JobRow> = on!(tx, |c| {
         let target = jobs::table
             .filter(jobs::tenant.eq(tenant))
-            .filter(jobs::id.eq_any(ids))
+            .filter(one_of(jobs::id, ids))
+            // With this SQLite looks for them by the index on open jobs, and not among all that wait.
+            .filter(jobs::finished_at.is_null())
             .filter(PENDING);
         let taken = (
             jobs::state.eq(JobState::Running.as_str()),
@@ -225,6 +229,7 @@ pub async fn take(
         diesel::update(target)
             .set(taken)
             .returning(JobRow::as_returning())
+            .prepared()
             .get_results(c)
             .await
     })
@@ -239,7 +244,7 @@ pub async fn take(
 pub async fn put_back(tx: &mut Tx, tenant: &str, ids: &[String]) -> Result<(), Error> {
     let target = jobs::table
         .filter(jobs::tenant.eq(tenant))
-        .filter(jobs::id.eq_any(ids))
+        .filter(one_of(jobs::id, ids))
         .filter(RUNNING);
     let waiting = (
         jobs::state.eq(JobState::Pending.as_str()),
@@ -247,7 +252,11 @@ pub async fn put_back(tx: &mut Tx, tenant: &str, ids: &[String]) -> Result<(), E
         jobs::lease_until.eq(None::<Timestamp>),
         jobs::worker.eq(""),
     );
-    on!(tx, |c| diesel::update(target).set(waiting).execute(c).await)?;
+    on!(tx, |c| diesel::update(target)
+        .set(waiting)
+        .prepared()
+        .execute(c)
+        .await)?;
     Ok(())
 }
 
@@ -276,6 +285,7 @@ pub async fn renew(
     let found: Option<(Option<Timestamp>, Timestamp)> = on!(tx, |c| diesel::update(target)
         .set(renewed)
         .returning((jobs::lease_until, DbNow::now()))
+        .prepared()
         .get_result(c)
         .await
         .optional())?;
@@ -337,7 +347,7 @@ pub async fn promote(
     let target = jobs::table
         .filter(jobs::tenant.eq(tenant))
         .filter(jobs::priority.eq(priority))
-        .filter(jobs::id.eq_any(ids))
+        .filter(one_of(jobs::id, ids))
         .filter(WAITING);
     let turn = case_when(SCHEDULED, jobs::turn + head)
         .when(jobs::turn.lt(head), head.into_sql::<BigInt>())
@@ -348,6 +358,7 @@ pub async fn promote(
     );
     on!(tx, |c| diesel::update(target)
         .set(promoted)
+        .prepared()
         .execute(c)
         .await)?;
     Ok(())

@@ -8,7 +8,7 @@ use crate::store::schema::automation_jobs as jobs;
 use crate::store::{Error, unreadable_if_none};
 
 #[derive(Insertable, Queryable, Selectable)]
-#[diesel(table_name = jobs)]
+#[diesel(table_name = jobs, treat_none_as_default_value = false)]
 #[diesel(check_for_backend(diesel::pg::Pg, diesel::sqlite::Sqlite))]
 pub(super) struct JobRow {
     id: String,

@@ -6,7 +6,7 @@ use diesel::sql_types::{BigInt, Bool, Nullable, Text};
 use diesel_async::RunQueryDsl;
 
 use super::job_row::{JobChange, JobRow, jobs_of};
-use super::{FAILED, Literal, PENDING, busy_if_taken};
+use super::{FAILED, Literal, PENDING, busy_if_taken, in_state};
 use crate::model::{Job, JobState, Timestamp};
 use crate::store::Error;
 use crate::store::authorizations::FINISHED;
@@ -14,6 +14,7 @@ use crate::store::columns::{Json, UtcTimestamp};
 use crate::store::locks::{delete_before, lock};
 use crate::store::pool::{Conn, Tx, on};
 use crate::store::schema::{authorizations, automation_jobs as jobs, events};
+use crate::store::statement::{Prepare as _, one_of};
 
 /// Jobs inserted by one statement: PostgreSQL binds at most 65,535 values.
 const CHUNK: usize = 1_000;
@@ -33,6 +34,7 @@ pub async fn insert(tx: &mut Tx, job: &Job) -> Result<bool, Error> {
     let inserted = on!(tx, |c| diesel::insert_into(jobs::table)
         .values(&row)
         .on_conflict_do_nothing()
+        .prepared()
         .execute(c)
         .await)?;
     Ok(inserted == 1)
@@ -53,7 +55,8 @@ pub async fn insert_many(tx: &mut Tx, all: &[Job]) -> Result<i64, Error> {
                         for row in &rows {
                             let one = diesel::insert_into(jobs::table)
                                 .values(row)
-                                .on_conflict_do_nothing();
+                                .on_conflict_do_nothing()
+                                .prepared();
                             inserted += diesel::RunQueryDsl::execute(one, &mut *inner)?;
                         }
                         Ok(inserted)
@@ -104,10 +107,14 @@ pub async fn update(tx: &mut Tx, job: &Job, was: (JobState, i64)) -> Result<bool
     let target = jobs::table
         .find(&job.id)
         .filter(jobs::tenant.eq(&job.tenant))
-        .filter(jobs::state.eq(state.as_str()))
+        .filter(in_state(state))
         .filter(jobs::lease_token.eq(lease_token));
-    let updated =
-        on!(tx, |c| diesel::update(target).set(&change).execute(c).await).map_err(busy_if_taken)?;
+    let updated = on!(tx, |c| diesel::update(target)
+        .set(&change)
+        .prepared()
+        .execute(c)
+        .await)
+    .map_err(busy_if_taken)?;
     Ok(updated == 1)
 }
 
@@ -265,6 +272,7 @@ macro_rules! append_events {
         on!($tx, |c| diesel::insert_into(events::table)
             .values(told)
             .into_columns(columns)
+            .prepared()
             .execute(c)
             .await)
     }};
@@ -277,7 +285,7 @@ pub async fn append_events(
     ids: &[String],
     now: Timestamp,
 ) -> Result<(), Error> {
-    let these = jobs::tenant.eq(tenant).and(jobs::id.eq_any(ids));
+    let these = jobs::tenant.eq(tenant).and(one_of(jobs::id, ids));
     append_events!(tx, now, these)?;
     Ok(())
 }

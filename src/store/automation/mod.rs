@@ -5,6 +5,8 @@ pub mod batches;
 pub mod claims;
 mod job_row;
 pub mod jobs;
+#[cfg(test)]
+mod plans;
 pub mod profiles;
 
 use diesel::backend::Backend;
@@ -16,6 +18,7 @@ use diesel::result::{DatabaseErrorKind, Error as Diesel, QueryResult};
 use diesel::sql_types::Bool;
 
 use super::Error;
+use crate::model::JobState;
 
 /// Names looked for by one statement: SQLite binds at most 32,766 values.
 const CHUNK: usize = 10_000;
@@ -34,6 +37,21 @@ const RUNNING: Literal = Literal("state = 'running'");
 const FAILED: Literal = Literal("state = 'failed'");
 /// Waits for its time.
 const WAITING: Literal = Literal("state IN ('scheduled', 'retryable', 'snoozed')");
+
+/// In this state. Not as a bound value: SQLite plans a statement anew at each value that may be a partial
+/// index's.
+fn in_state(state: JobState) -> Literal {
+    match state {
+        JobState::Scheduled => Literal("state = 'scheduled'"),
+        JobState::Pending => PENDING,
+        JobState::Running => RUNNING,
+        JobState::Retryable => Literal("state = 'retryable'"),
+        JobState::Snoozed => Literal("state = 'snoozed'"),
+        JobState::Completed => Literal("state = 'completed'"),
+        JobState::Failed => FAILED,
+        JobState::Cancelled => Literal("state = 'cancelled'"),
+    }
+}
 
 impl Expression for Literal {
     type SqlType = Bool;

@@ -183,6 +183,26 @@ pub async fn of_accounts(
     Ok(found)
 }
 
+/// Locks browser profiles, given in the order of their ids, until the transaction ends, behind the accounts,
+/// as by whoever changes a profile: those that are there, each with the id of its account.
+pub async fn lock_all(
+    tx: &mut Tx,
+    tenant: &str,
+    ids: &[String],
+) -> Result<Vec<(String, Option<String>)>, Error> {
+    let mut locked: Vec<(String, Option<String>)> = Vec::new();
+    for ids in ids.chunks(CHUNK) {
+        let query = profiles::table
+            .filter(profiles::tenant.eq(tenant))
+            .filter(profiles::id.eq_any(ids))
+            .order(profiles::id)
+            .select((profiles::id, profiles::account_id));
+        let some: Vec<(String, Option<String>)> = lock!(tx, query)?;
+        locked.extend(some);
+    }
+    Ok(locked)
+}
+
 /// The profile with this id, locked until the transaction ends.
 pub async fn lock(tx: &mut Tx, tenant: &str, id: &str) -> Result<Option<Profile>, Error> {
     let rows: Vec<ProfileRow> = lock!(

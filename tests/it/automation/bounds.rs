@@ -22,13 +22,6 @@ async fn crowd(f: &Farm, run_time: Option<prost_types::Timestamp>) {
     assert_eq!(made.counts.unwrap().total, 3_000);
 }
 
-async fn is_batch_gone(f: &Farm, id: &str) -> bool {
-    let request = pb::GetBatchRequest {
-        batch_id: id.to_owned(),
-    };
-    matches!(f.jobs().get_batch(request).await, Err(status) if status.code() == Code::NotFound)
-}
-
 /// The external ids of the profiles of this mode.
 async fn profiles_of(f: &Farm, mode: pb::ExecutionMode) -> Vec<String> {
     let request = pb::ListProfilesRequest {
@@ -86,7 +79,7 @@ on_both_engines! {
         }
         assert_eq!(f.batch_now("dead").await.counts.unwrap().total, 2);
         f.b.clock.advance(DAY);
-        eventually("the batch goes", || async { is_batch_gone(&f, "dead").await }).await;
+        eventually("the batch goes", || async { f.is_batch_gone("dead").await }).await;
         f.finish().await;
     }
 

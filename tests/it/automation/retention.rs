@@ -18,13 +18,6 @@ async fn is_gone(f: &Farm, id: &str) -> bool {
     matches!(f.jobs().get_job(request).await, Err(status) if status.code() == Code::NotFound)
 }
 
-async fn is_batch_gone(f: &Farm, id: &str) -> bool {
-    let request = pb::GetBatchRequest {
-        batch_id: id.to_owned(),
-    };
-    matches!(f.jobs().get_batch(request).await, Err(status) if status.code() == Code::NotFound)
-}
-
 on_both_engines! {
     async fn finished_jobs_go_before_dead_letters(engine: Engine) {
         let f = start(engine).await;
@@ -62,10 +55,10 @@ on_both_engines! {
         f.batch_finishes("done").await;
         f.batch_finishes("dead").await;
         f.b.clock.advance(DAY + MINUTE);
-        eventually("what is finished goes", || async { is_batch_gone(&f, "done").await }).await;
+        eventually("what is finished goes", || async { f.is_batch_gone("done").await }).await;
         assert_eq!(f.batch_now("dead").await.counts.unwrap().total, 2);
         f.b.clock.advance(2 * DAY);
-        eventually("what failed goes", || async { is_batch_gone(&f, "dead").await }).await;
+        eventually("what failed goes", || async { f.is_batch_gone("dead").await }).await;
         let open = f.batch_now("open").await.counts.unwrap();
         assert_eq!((open.total, open.completed), (2, 1));
         f.finish().await;
