@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use secrecy::SecretString;
 use tokio::sync::futures::Notified;
+use tokio::sync::oneshot::error::TryRecvError;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -47,6 +48,15 @@ pub struct Claim {
     pub weigh: fn(&Claimed) -> usize,
 }
 
+impl Claim {
+    /// What it asks for, as text: claims for which that is the same may have each other's jobs.
+    fn asked(&self) -> String {
+        let mut kinds = self.kinds.clone();
+        kinds.sort_unstable();
+        format!("{} {}", self.mode.as_str(), kinds.join("\n"))
+    }
+}
+
 /// A job, handed to a worker.
 #[derive(Clone, Debug)]
 pub struct Claimed {
@@ -71,8 +81,8 @@ struct Choice {
 }
 
 /// What a claim took.
-#[derive(Default)]
-struct Taken {
+#[derive(Debug, Default)]
+pub(super) struct Taken {
     claimed: Vec<Claimed>,
     /// There may be more for others: it has as many as it asked for, or as its answer has room for.
     more: bool,
@@ -87,10 +97,11 @@ impl Automation {
         permit(caller, Permission::WorkJobs)?;
         let tenant = &caller.tenant;
         let began = Instant::now();
+        let seat = self.waiting.join(tenant, claim.asked());
         let taken = if claim.wait.is_zero() {
-            self.take(tenant, &claim).await?
+            self.take(&seat, tenant, &claim).await?
         } else {
-            self.wait(tenant, &claim, began + claim.wait).await?
+            self.wait(&seat, tenant, &claim, began + claim.wait).await?
         };
         self.parts.metrics.claim_waited(began.elapsed());
         if claim.gone.is_cancelled() {
@@ -109,23 +120,25 @@ impl Automation {
         Ok(taken.claimed)
     }
 
-    async fn wait(&self, tenant: &str, claim: &Claim, until: Instant) -> Result<Taken, Error> {
-        let mut kinds = claim.kinds.clone();
-        kinds.sort_unstable();
-        let asked = format!("{} {}", claim.mode.as_str(), kinds.join("\n"));
-        let seat = self.waiting.join(tenant, asked);
+    async fn wait(
+        &self,
+        seat: &Seat<'_>,
+        tenant: &str,
+        claim: &Claim,
+        until: Instant,
+    ) -> Result<Taken, Error> {
         let mut first = true;
         loop {
             let mut woken = std::pin::pin!(seat.woken().notified());
             woken.as_mut().enable();
             seat.look();
             let taken = if first || self.finds(tenant, claim).await? {
-                self.take(tenant, claim).await?
+                self.take(seat, tenant, claim).await?
             } else {
                 Taken::default()
             };
             first = false;
-            if !taken.claimed.is_empty() || !self.rest(&seat, woken, claim, until).await {
+            if !taken.claimed.is_empty() || !self.rest(seat, woken, claim, until).await {
                 return Ok(taken);
             }
         }
@@ -156,16 +169,72 @@ impl Automation {
         }
     }
 
-    /// Takes what there is now.
-    async fn take(&self, tenant: &str, claim: &Claim) -> Result<Taken, Error> {
-        let taken = transact!(self.parts.store, |tx| {
-            let jobs = self.take_in(&mut tx, tenant, claim).await?;
-            self.hand_out(&mut tx, tenant, claim, jobs).await
+    /// Takes what there is now, together with others who ask for the same meanwhile.
+    async fn take(&self, seat: &Seat<'_>, tenant: &str, claim: &Claim) -> Result<Taken, Error> {
+        let line = seat.line();
+        let mut answered = line.enter(claim);
+        let turn = tokio::select! {
+            biased;
+            // `None`: another could not serve those it tried for, so each tries for itself.
+            taken = &mut answered => match taken.ok() {
+                Some(taken) => return Ok(taken),
+                None => return self.take_alone(tenant, claim).await,
+            },
+            turn = line.turn() => turn,
+        };
+        loop {
+            // Whoever had the turn before answers before giving it up.
+            match answered.try_recv() {
+                Ok(taken) => return Ok(taken),
+                Err(TryRecvError::Closed) => break,
+                Err(TryRecvError::Empty) => {}
+            }
+            let group = line.next();
+            let asking = Vec::from_iter(group.iter().map(|ask| &ask.claim));
+            let served = self.serve(tenant, &asking).await;
+            match served {
+                Ok(all) => {
+                    for (ask, taken) in group.into_iter().zip(all) {
+                        // One who has gone meanwhile leaves its jobs to their leases.
+                        let _ = ask.answer.send(taken);
+                    }
+                }
+                Err(error) => {
+                    drop(group);
+                    if matches!(answered.try_recv(), Err(TryRecvError::Closed)) {
+                        return Err(error);
+                    }
+                }
+            }
+        }
+        drop(turn);
+        self.take_alone(tenant, claim).await
+    }
+
+    async fn take_alone(&self, tenant: &str, claim: &Claim) -> Result<Taken, Error> {
+        let served = self.serve(tenant, &[claim]).await?;
+        Ok(served.into_iter().next().unwrap_or_default())
+    }
+
+    /// Serves claims that ask for the same: what each takes, in their order.
+    async fn serve(&self, tenant: &str, asking: &[&Claim]) -> Result<Vec<Taken>, Error> {
+        let served = transact!(self.parts.store, |tx| {
+            let shares = self.take_in(&mut tx, tenant, asking).await?;
+            let mut served = Vec::with_capacity(shares.len());
+            for (claim, jobs) in asking.iter().zip(shares) {
+                served.push(self.hand_out(&mut tx, tenant, claim, jobs).await?);
+            }
+            let ids = Vec::from_iter(served.iter().flat_map(|taken| ids_of(&taken.claimed)));
+            if !ids.is_empty() {
+                jobs::append_events(&mut tx, tenant, &ids, self.parts.clock.now()).await?;
+                self.count(&mut tx, JobState::Running, ids.len());
+            }
+            Ok(served)
         })?;
-        if !taken.claimed.is_empty() {
+        if served.iter().any(|taken| !taken.claimed.is_empty()) {
             self.poke();
         }
-        Ok(taken)
+        Ok(served)
     }
 
     /// Whether there is a job to take. Those who wait look in vain most of the time, and so don't get in
@@ -184,21 +253,29 @@ impl Automation {
         Ok(claims::is_any(&mut conn, &query).await?)
     }
 
-    async fn take_in(&self, tx: &mut Tx, tenant: &str, claim: &Claim) -> Result<Vec<Job>, Error> {
-        let lease = self.lease(claim);
-        let mut taken: Vec<Job> = Vec::new();
+    /// The jobs that each of some claims takes, which ask for the same; the first has the most urgent.
+    async fn take_in(
+        &self,
+        tx: &mut Tx,
+        tenant: &str,
+        asking: &[&Claim],
+    ) -> Result<Vec<Vec<Job>>, Error> {
+        let mut shares: Vec<Vec<Job>> = asking.iter().map(|_| Vec::new()).collect();
+        let Some(one) = asking.first() else {
+            return Ok(shares);
+        };
+        let mut wanted: usize = asking.iter().map(|claim| claim.max).sum();
         let mut full = self.full(tx, tenant).await?;
         let mut busy = BTreeSet::new();
         let mut locked = BTreeSet::new();
         for round in 0..ROUNDS {
-            let wanted = claim.max.saturating_sub(taken.len());
             if wanted == 0 {
                 break;
             }
             let query = ClaimQuery {
                 tenant,
-                kinds: &claim.kinds,
-                mode: claim.mode,
+                kinds: &one.kinds,
+                mode: one.mode,
                 full: &full,
                 busy: &busy,
                 now: self.parts.clock.now(),
@@ -210,9 +287,15 @@ impl Automation {
             let mut choice = self.choose(tx, tenant, candidates, &mut locked).await?;
             choice.ids.truncate(wanted);
             let idle = choice.ids.is_empty() && choice.full.is_empty() && choice.busy.is_empty();
-            if !choice.ids.is_empty() {
-                let worker = &claim.worker;
-                taken.extend(claims::take(tx, tenant, &choice.ids, worker, lease).await?);
+            wanted -= choice.ids.len();
+            let mut ids = choice.ids.into_iter();
+            for (claim, share) in asking.iter().zip(&mut shares) {
+                let room = claim.max.saturating_sub(share.len());
+                let its = Vec::from_iter(ids.by_ref().take(room));
+                if !its.is_empty() {
+                    let (worker, lease) = (&claim.worker, self.lease(claim));
+                    share.extend(claims::take(tx, tenant, &its, worker, lease).await?);
+                }
             }
             if exhausted || idle {
                 break;
@@ -220,7 +303,7 @@ impl Automation {
             full.append(&mut choice.full);
             busy.append(&mut choice.busy);
         }
-        Ok(taken)
+        Ok(shares)
     }
 
     /// What the worker is told of the jobs that were taken; those that its answer has no room for wait
@@ -255,11 +338,6 @@ impl Automation {
         let left = ids_of(&claimed.split_off(fits));
         if !left.is_empty() {
             claims::put_back(tx, tenant, &left).await?;
-        }
-        let ids = ids_of(&claimed);
-        if !ids.is_empty() {
-            jobs::append_events(tx, tenant, &ids, self.parts.clock.now()).await?;
-            self.count(tx, JobState::Running, ids.len());
         }
         Ok(Taken {
             more: !left.is_empty() || claimed.len() >= claim.max,

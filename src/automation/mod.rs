@@ -14,6 +14,7 @@ mod credentials;
 mod dead_letters;
 mod jobs;
 mod kept;
+mod line;
 mod moves;
 mod named;
 mod profiles;

@@ -2,7 +2,8 @@
 //!
 //! Claims that ask for the same wait together. A job that comes wakes one of each group; one that got
 //! all it asked for wakes the next: so that a job does not have a thousand workers ask for it at once.
-//! Now and then one of each group looks by itself, for what nobody was told of.
+//! Now and then one of each group looks by itself, for what nobody was told of. Those of a group who look
+//! at the same time do so together.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -10,6 +11,8 @@ use std::time::Duration;
 
 use tokio::sync::Notify;
 use tokio::time::Instant;
+
+use super::line::Line;
 
 /// How long a group goes without a look.
 const LOOK: Duration = Duration::from_secs(4);
@@ -33,6 +36,7 @@ struct Waiters {
 struct Group {
     woken: Notify,
     looked: Mutex<Instant>,
+    line: Line,
 }
 
 /// A place in a group.
@@ -52,6 +56,7 @@ impl Waiting {
             group: Arc::new(Group {
                 woken: Notify::new(),
                 looked: Mutex::new(Instant::now()),
+                line: Line::default(),
             }),
             seats: 0,
         });
@@ -85,6 +90,11 @@ impl Seat<'_> {
     /// missed.
     pub(super) fn woken(&self) -> &Notify {
         &self.group.woken
+    }
+
+    /// Where those of the group stand who look.
+    pub(super) fn line(&self) -> &Line {
+        &self.group.line
     }
 
     /// Says that this one looks now.

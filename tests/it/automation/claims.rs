@@ -100,6 +100,29 @@ on_both_engines! {
         f.finish().await;
     }
 
+    async fn workers_who_come_together_share_what_there_is(engine: Engine) {
+        let f = Farm::new(engine).await;
+        f.batch("some", jobs("connect", 9)).await;
+        let hold = held_up(&f).await;
+        let workers = (0..7).map(|number| {
+            let mut jobs = f.jobs();
+            let request = pb::ClaimJobsRequest { worker: format!("worker {number}"), ..ask(2) };
+            tokio::spawn(async move { jobs.claim_jobs(request).await.unwrap().into_inner().jobs })
+        });
+        let workers = Vec::from_iter(workers);
+        tokio::time::sleep(SECOND / 5).await;
+        drop(hold);
+        let mut taken = BTreeSet::new();
+        for (number, worker) in workers.into_iter().enumerate() {
+            for claimed in worker.await.unwrap() {
+                assert_eq!(job_of(&claimed).worker, format!("worker {number}"));
+                assert!(taken.insert(job_of(&claimed).id.clone()));
+            }
+        }
+        assert_eq!(taken.len(), 9);
+        f.finish().await;
+    }
+
     async fn what_a_worker_was_given_that_has_gone_is_handed_back(engine: Engine) {
         let f = Farm::new(engine).await;
         f.create(job("connect")).await;
