@@ -24,6 +24,9 @@ use crate::store::{Conn, Tx, transact};
 /// profiles SQLite can bind.
 const ROUNDS: usize = 8;
 
+/// How long a claim may hold up the others in its line.
+const TURN: Duration = Duration::from_secs(10);
+
 /// What a worker asks for.
 #[derive(Clone, Debug)]
 pub struct Claim {
@@ -127,17 +130,11 @@ impl Automation {
         claim: &Claim,
         until: Instant,
     ) -> Result<Taken, Error> {
-        let mut first = true;
         loop {
             let mut woken = std::pin::pin!(seat.woken().notified());
             woken.as_mut().enable();
             seat.look();
-            let taken = if first || self.finds(tenant, claim).await? {
-                self.take(seat, tenant, claim).await?
-            } else {
-                Taken::default()
-            };
-            first = false;
+            let taken = self.take(seat, tenant, claim).await?;
             if !taken.claimed.is_empty() || !self.rest(seat, woken, claim, until).await {
                 return Ok(taken);
             }
@@ -191,8 +188,8 @@ impl Automation {
             }
             let group = line.next();
             let asking = Vec::from_iter(group.iter().map(|ask| &ask.claim));
-            let served = self.serve(tenant, &asking).await;
-            match served {
+            let served = tokio::time::timeout(TURN, self.serve(tenant, &asking)).await;
+            match served.unwrap_or_else(|_| Err(slow())) {
                 Ok(all) => {
                     for (ask, taken) in group.into_iter().zip(all) {
                         // One who has gone meanwhile leaves its jobs to their leases.
@@ -200,7 +197,9 @@ impl Automation {
                     }
                 }
                 Err(error) => {
+                    // Each may fail by itself and at once, instead of one after the other.
                     drop(group);
+                    line.dissolve();
                     if matches!(answered.try_recv(), Err(TryRecvError::Closed)) {
                         return Err(error);
                     }
@@ -218,6 +217,13 @@ impl Automation {
 
     /// Serves claims that ask for the same: what each takes, in their order.
     async fn serve(&self, tenant: &str, asking: &[&Claim]) -> Result<Vec<Taken>, Error> {
+        let found = match asking.first() {
+            Some(one) => self.finds(tenant, one).await?,
+            None => false,
+        };
+        if !found {
+            return Ok(asking.iter().map(|_| Taken::default()).collect());
+        }
         let served = transact!(self.parts.store, |tx| {
             let shares = self.take_in(&mut tx, tenant, asking).await?;
             let mut served = Vec::with_capacity(shares.len());
@@ -237,8 +243,7 @@ impl Automation {
         Ok(served)
     }
 
-    /// Whether there is a job to take. Those who wait look in vain most of the time, and so don't get in
-    /// the way of those who write.
+    /// Whether there is a job to take. Those who look in vain don't get in the way of those who write.
     async fn finds(&self, tenant: &str, claim: &Claim) -> Result<bool, Error> {
         let mut conn = self.parts.store.read().await?;
         let full = self.full(&mut conn, tenant).await?;
@@ -428,6 +433,10 @@ impl Automation {
         choice.full = full.map(|(provider, _)| provider).collect();
         Ok(choice)
     }
+}
+
+fn slow() -> Error {
+    Error::Unavailable("the database takes too long".to_owned(), None)
 }
 
 fn ids_of(claimed: &[Claimed]) -> Vec<String> {

@@ -40,11 +40,13 @@ impl Line {
         self.turn.lock().await
     }
 
-    /// The first in line, in their order, as far as they are served together. Those who have gone are
-    /// passed over.
+    /// The first in line, in their order, as far as they are served together. Whoever has hung up is
+    /// answered with nothing.
     pub(super) fn next(&self) -> Vec<Ask> {
         let mut asking = self.asking();
-        asking.retain(|ask| !ask.answer.is_closed());
+        for gone in asking.extract_if(.., |ask| ask.claim.gone.is_cancelled()) {
+            let _ = gone.answer.send(Taken::default());
+        }
         let mut jobs = 0_usize;
         let fits = asking.iter().take_while(|ask| {
             jobs = jobs.saturating_add(ask.claim.max);
@@ -52,6 +54,11 @@ impl Line {
         });
         let fits = fits.count().max(1).min(asking.len());
         asking.drain(..fits).collect()
+    }
+
+    /// Has all who stand in line try alone.
+    pub(super) fn dissolve(&self) {
+        self.asking().clear();
     }
 
     fn asking(&self) -> MutexGuard<'_, Vec<Ask>> {
@@ -86,11 +93,14 @@ mod tests {
     fn those_in_line_are_served_in_order_and_in_groups_of_a_size() {
         let line = Line::default();
         let _here = [60, 40, 1, 100].map(|max| line.enter(&claim(max)));
-        drop(line.enter(&claim(7)));
+        let gone = claim(7);
+        gone.gone.cancel();
+        let mut answered = line.enter(&gone);
         let next = || Vec::from_iter(line.next().iter().map(|ask| ask.claim.max));
         assert_eq!(
             [next(), next(), next(), next()],
             [vec![60, 40], vec![1], vec![100], vec![]]
         );
+        assert!(answered.try_recv().is_ok());
     }
 }

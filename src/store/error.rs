@@ -51,6 +51,7 @@ impl From<Diesel> for Error {
             }
             Diesel::DatabaseError(_, info)
                 if info.message().contains("connection closed")
+                    || info.message().contains("error communicating with the server")
                     || info.message().contains("terminating connection")
                     // A statement timeout, a lock timeout.
                     || info.message().contains("canceling statement due to") =>

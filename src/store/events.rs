@@ -77,6 +77,8 @@ pub async fn number(store: &Store, limit: i64) -> Result<usize, Error> {
     .execute(c)
     .await)?;
     if numbered == 0 {
+        // Ended, or the pool would throw the connection away.
+        tx.commit().await?;
         return Ok(0);
     }
     let count = i64::try_from(numbered).map_err(Error::unreadable)?;

@@ -16,6 +16,9 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 /// accepts and then says nothing would hold a place in the pool for ever.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// How long the server's end of a connection may leave what is sent unacknowledged.
+const SILENCE: Duration = Duration::from_secs(30);
+
 /// Whether the connection to the server is encrypted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Tls {
@@ -71,6 +74,13 @@ async fn establish(options: &PostgresOptions) -> ConnectionResult<AsyncPgConnect
     if config.get_connect_timeout().is_none() {
         config.connect_timeout(Duration::from_secs(5));
     }
+    // A peer that has gone without a word is found in half a minute, in use or not. Otherwise a query
+    // to it would last until the system gives up, after a quarter of an hour.
+    config
+        .tcp_user_timeout(SILENCE)
+        .keepalives_idle(SILENCE / 2)
+        .keepalives_interval(SILENCE / 6)
+        .keepalives_retries(3);
     config.ssl_mode(match options.tls {
         Tls::Disable => tokio_postgres::config::SslMode::Disable,
         Tls::Prefer => tokio_postgres::config::SslMode::Prefer,
@@ -86,8 +96,11 @@ async fn establish(options: &PostgresOptions) -> ConnectionResult<AsyncPgConnect
         let (client, connection) = config.connect(tls).await.map_err(bad)?;
         AsyncPgConnection::try_from_client_and_connection(client, connection).await?
     };
+    // A plan that is kept was made for the tables as they were: one of a queue that was empty goes through
+    // all of it once it is full.
     let mut setup = format!(
-        "SET statement_timeout = {}; SET idle_in_transaction_session_timeout = 60000; SET TIME ZONE 'UTC';",
+        "SET statement_timeout = {}; SET idle_in_transaction_session_timeout = 60000; SET TIME ZONE 'UTC';
+         SET plan_cache_mode = force_custom_plan;",
         options.statement_timeout.as_millis()
     );
     if let Some(schema) = &options.schema {
