@@ -74,13 +74,21 @@ async fn establish(options: &PostgresOptions) -> ConnectionResult<AsyncPgConnect
     if config.get_connect_timeout().is_none() {
         config.connect_timeout(Duration::from_secs(5));
     }
-    // A peer that has gone without a word is found in half a minute, in use or not. Otherwise a query
-    // to it would last until the system gives up, after a quarter of an hour.
-    config
-        .tcp_user_timeout(SILENCE)
-        .keepalives_idle(SILENCE / 2)
-        .keepalives_interval(SILENCE / 6)
-        .keepalives_retries(3);
+    // What the URL says goes, but for what is the driver's own default. A peer that has gone without a word
+    // is found in half a minute, in use or not. Otherwise a query to it would last until the system gives
+    // up, after a quarter of an hour.
+    if config.get_tcp_user_timeout().is_none() {
+        config.tcp_user_timeout(SILENCE);
+    }
+    if config.get_keepalives_idle() == tokio_postgres::Config::new().get_keepalives_idle() {
+        config.keepalives_idle(SILENCE / 2);
+    }
+    if config.get_keepalives_interval().is_none() {
+        config.keepalives_interval(SILENCE / 6);
+    }
+    if config.get_keepalives_retries().is_none() {
+        config.keepalives_retries(3);
+    }
     config.ssl_mode(match options.tls {
         Tls::Disable => tokio_postgres::config::SslMode::Disable,
         Tls::Prefer => tokio_postgres::config::SslMode::Prefer,
