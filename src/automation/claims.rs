@@ -1,6 +1,6 @@
 //! Handing jobs to workers: each under a lease and the next fencing token of its job.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::pin::Pin;
 use std::time::Duration;
 
@@ -10,6 +10,7 @@ use tokio::sync::oneshot::error::TryRecvError;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::line::Line;
 use super::waiting::Seat;
 use super::{Automation, permit};
 use crate::access::{Caller, Permission};
@@ -20,8 +21,8 @@ use crate::store::automation::{jobs, profiles};
 use crate::store::{Conn, Tx, transact};
 
 /// How often a claim looks on past jobs that it may not have, because their profile is in use or their
-/// provider has all it may. It looks twice as far each time: a hundred jobs are 12,800 in the end, whose
-/// profiles SQLite can bind.
+/// provider has all it may. It looks twice as far each time: for a hundred jobs at 12,800 in the end, and at
+/// 25,500 in all, which it locks.
 const ROUNDS: usize = 8;
 
 /// How long a claim may hold up the others in its line.
@@ -166,31 +167,42 @@ impl Automation {
         }
     }
 
-    /// Takes what there is now, together with others who ask for the same meanwhile.
+    /// Takes what there is now.
     async fn take(&self, seat: &Seat<'_>, tenant: &str, claim: &Claim) -> Result<Taken, Error> {
-        let line = seat.line();
-        let mut answered = line.enter(claim);
-        let turn = tokio::select! {
-            biased;
-            // `None`: another could not serve those it tried for, so each tries for itself.
-            taken = &mut answered => match taken.ok() {
-                Some(taken) => return Ok(taken),
-                None => return self.take_alone(tenant, claim).await,
-            },
-            turn = line.turn() => turn,
-        };
+        if let Some(taken) = self.take_in_line(seat.line(), tenant, claim).await? {
+            return Ok(taken);
+        }
+        let served = self.serve(tenant, &[claim], true).await?;
+        Ok(served.into_iter().next().unwrap_or_default())
+    }
+
+    /// Takes what there is now, together with others who ask for the same meanwhile. `None` when those it
+    /// was to be served with could not be: then each tries for itself.
+    async fn take_in_line(
+        &self,
+        line: &Line,
+        tenant: &str,
+        claim: &Claim,
+    ) -> Result<Option<Taken>, Error> {
+        let (number, mut answered) = line.enter(claim);
         loop {
-            // Whoever had the turn before answers before giving it up.
-            match answered.try_recv() {
-                Ok(taken) => return Ok(taken),
-                Err(TryRecvError::Closed) => break,
-                Err(TryRecvError::Empty) => {}
+            let turn = tokio::select! {
+                biased;
+                taken = &mut answered => return Ok(taken.ok()),
+                turn = line.turn() => turn,
+            };
+            let group = line.next(number);
+            if group.is_empty() {
+                // Another serves this one. To serve those behind it first would use up its leases.
+                drop(turn);
+                return Ok(answered.await.ok());
             }
-            let group = line.next();
             let asking = Vec::from_iter(group.iter().map(|ask| &ask.claim));
-            let served = tokio::time::timeout(TURN, self.serve(tenant, &asking)).await;
+            let look = !line.is_plenty();
+            let served = tokio::time::timeout(TURN, self.serve(tenant, &asking, look)).await;
             match served.unwrap_or_else(|_| Err(slow())) {
                 Ok(all) => {
+                    line.set_plenty(all.iter().all(|taken| taken.more));
                     for (ask, taken) in group.into_iter().zip(all) {
                         // One who has gone meanwhile leaves its jobs to their leases.
                         let _ = ask.answer.send(taken);
@@ -200,32 +212,32 @@ impl Automation {
                     // Each may fail by itself and at once, instead of one after the other.
                     drop(group);
                     line.dissolve();
-                    if matches!(answered.try_recv(), Err(TryRecvError::Closed)) {
-                        return Err(error);
+                    match answered.try_recv() {
+                        Ok(taken) => return Ok(Some(taken)),
+                        Err(TryRecvError::Closed) => return Err(error),
+                        Err(TryRecvError::Empty) => {}
                     }
                 }
             }
         }
-        drop(turn);
-        self.take_alone(tenant, claim).await
     }
 
-    async fn take_alone(&self, tenant: &str, claim: &Claim) -> Result<Taken, Error> {
-        let served = self.serve(tenant, &[claim]).await?;
-        Ok(served.into_iter().next().unwrap_or_default())
-    }
-
-    /// Serves claims that ask for the same: what each takes, in their order.
-    async fn serve(&self, tenant: &str, asking: &[&Claim]) -> Result<Vec<Taken>, Error> {
-        let found = match asking.first() {
-            Some(one) => self.finds(tenant, one).await?,
-            None => false,
+    /// Serves claims that ask for the same: what each takes, in their order. Looks before whether there is
+    /// anything, if that is not sure.
+    async fn serve(
+        &self,
+        tenant: &str,
+        asking: &[&Claim],
+        look: bool,
+    ) -> Result<Vec<Taken>, Error> {
+        let Some(first) = asking.first() else {
+            return Ok(Vec::new());
         };
-        if !found {
+        if look && !self.finds(tenant, first).await? {
             return Ok(asking.iter().map(|_| Taken::default()).collect());
         }
         let served = transact!(self.parts.store, |tx| {
-            let shares = self.take_in(&mut tx, tenant, asking).await?;
+            let shares = self.take_shares(&mut tx, tenant, first, asking).await?;
             let mut served = Vec::with_capacity(shares.len());
             for (claim, jobs) in asking.iter().zip(shares) {
                 served.push(self.hand_out(&mut tx, tenant, claim, jobs).await?);
@@ -258,17 +270,16 @@ impl Automation {
         Ok(claims::is_any(&mut conn, &query).await?)
     }
 
-    /// The jobs that each of some claims takes, which ask for the same; the first has the most urgent.
-    async fn take_in(
+    /// The jobs that each of some claims takes, which ask for the same as the first of them, who has the
+    /// most urgent.
+    async fn take_shares(
         &self,
         tx: &mut Tx,
         tenant: &str,
+        first: &Claim,
         asking: &[&Claim],
     ) -> Result<Vec<Vec<Job>>, Error> {
         let mut shares: Vec<Vec<Job>> = asking.iter().map(|_| Vec::new()).collect();
-        let Some(one) = asking.first() else {
-            return Ok(shares);
-        };
         let mut wanted: usize = asking.iter().map(|claim| claim.max).sum();
         let mut full = self.full(tx, tenant).await?;
         let mut busy = BTreeSet::new();
@@ -279,8 +290,8 @@ impl Automation {
             }
             let query = ClaimQuery {
                 tenant,
-                kinds: &one.kinds,
-                mode: one.mode,
+                kinds: &first.kinds,
+                mode: first.mode,
                 full: &full,
                 busy: &busy,
                 now: self.parts.clock.now(),
@@ -293,13 +304,24 @@ impl Automation {
             choice.ids.truncate(wanted);
             let idle = choice.ids.is_empty() && choice.full.is_empty() && choice.busy.is_empty();
             wanted -= choice.ids.len();
+            // One statement for all whose leases last as long, which is mostly all.
+            let mut workers: BTreeMap<Duration, BTreeMap<String, String>> = BTreeMap::new();
+            let mut places = Vec::with_capacity(choice.ids.len());
             let mut ids = choice.ids.into_iter();
-            for (claim, share) in asking.iter().zip(&mut shares) {
-                let room = claim.max.saturating_sub(share.len());
-                let its = Vec::from_iter(ids.by_ref().take(room));
-                if !its.is_empty() {
-                    let (worker, lease) = (&claim.worker, self.lease(claim));
-                    share.extend(claims::take(tx, tenant, &its, worker, lease).await?);
+            for (place, (claim, share)) in asking.iter().zip(&shares).enumerate() {
+                for id in ids.by_ref().take(claim.max.saturating_sub(share.len())) {
+                    let of_lease = workers.entry(self.lease(claim)).or_default();
+                    of_lease.insert(id.clone(), claim.worker.clone());
+                    places.push((place, id));
+                }
+            }
+            let mut taken = HashMap::new();
+            for (lease, workers) in &workers {
+                taken.extend(claims::take(tx, tenant, workers, *lease).await?);
+            }
+            for (place, id) in places {
+                if let (Some(share), Some(job)) = (shares.get_mut(place), taken.remove(&id)) {
+                    share.push(job);
                 }
             }
             if exhausted || idle {

@@ -35,7 +35,7 @@ use crate::config;
 use crate::crypto::Keyring;
 use crate::error::Error;
 use crate::model::{Event, EventKind, JobState};
-use crate::store::{Store, Tx};
+use crate::store::{Engine, Store, Tx};
 use crate::telemetry::Metrics;
 
 pub use accounts::{AccountChanges, AccountFilter, NewAccount};
@@ -77,10 +77,16 @@ pub struct Automation {
 impl Automation {
     /// Of these parts.
     pub fn new(parts: Parts) -> Self {
+        // Where there may be more writers than one, jobs are looked for while others are flushed. Each
+        // passes by what the other has locked, as replicas do.
+        let turns = match parts.store.engine() {
+            Engine::Sqlite => 1,
+            Engine::Postgres => 2,
+        };
         Self {
             parts,
             heard: tend::Heard::default(),
-            waiting: waiting::Waiting::default(),
+            waiting: waiting::Waiting::new(turns),
         }
     }
 

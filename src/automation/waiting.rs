@@ -21,9 +21,9 @@ const LOOK: Duration = Duration::from_secs(4);
 type Groups = HashMap<String, HashMap<String, Waiters>>;
 
 /// Who waits.
-#[derive(Default)]
 pub(super) struct Waiting {
     groups: Mutex<Groups>,
+    turns: usize,
 }
 
 /// A group, while somebody has a seat in it.
@@ -48,6 +48,14 @@ pub(super) struct Seat<'a> {
 }
 
 impl Waiting {
+    /// With lines that have so many turns at a time.
+    pub(super) fn new(turns: usize) -> Self {
+        Self {
+            groups: Mutex::default(),
+            turns,
+        }
+    }
+
     /// Joins those of the tenant who ask for the same.
     pub(super) fn join(&self, tenant: &str, asked: String) -> Seat<'_> {
         let mut groups = self.groups();
@@ -56,7 +64,7 @@ impl Waiting {
             group: Arc::new(Group {
                 woken: Notify::new(),
                 looked: Mutex::new(Instant::now()),
-                line: Line::default(),
+                line: Line::new(self.turns),
             }),
             seats: 0,
         });
@@ -141,7 +149,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_job_wakes_one_of_each_group() {
-        let waiting = Waiting::default();
+        let waiting = Waiting::new(1);
         let seats = ["x", "x", "y"].map(|asked| waiting.join("t", asked.to_owned()));
         let mut woken: Vec<_> = seats
             .iter()

@@ -1,7 +1,7 @@
 //! The hub: numbers committed events, follows their history, tells caches and watchers.
 //!
-//! One loop a replica. Each round first numbers whatever is committed, then reads on from where it
-//! stopped; a round that ends without error has heard of everything committed before it began,
+//! One loop a replica. Each round first numbers whatever is committed and has no number, then reads on
+//! from where it stopped; a round that ends without error has heard of everything committed before it began,
 //! which is what the caches' bound on staleness counts from.
 
 mod watch;
@@ -21,7 +21,7 @@ use crate::config;
 use crate::error::Error;
 use crate::freshness::Freshness;
 use crate::model::{Event, Horizon};
-use crate::store::{self, Store};
+use crate::store::{self, Engine, Store};
 use crate::telemetry::Metrics;
 
 /// How long what is committed may gather at most. A round takes about as long for one event as for some:
@@ -123,8 +123,10 @@ impl Hub {
             }
             drop(conn);
             let numbered = store::events::number(&self.store, batch).await?;
-            self.metrics
-                .events_numbered(u64::try_from(numbered).unwrap_or(0));
+            // On SQLite they are counted as they are read, below.
+            if self.store.engine() == Engine::Postgres {
+                self.count_numbered(numbered);
+            }
             if numbered == 0 {
                 break;
             }
@@ -135,6 +137,9 @@ impl Hub {
             let events = store::events::any_tenant_after(&mut conn, after, batch).await?;
             drop(conn);
             let Some(last) = events.last() else { break };
+            if self.store.engine() == Engine::Sqlite {
+                self.count_numbered(events.len());
+            }
             self.position.store(last.position, Ordering::Release);
             for event in &events {
                 self.callers.hear(&event.event);
@@ -147,6 +152,11 @@ impl Hub {
         }
         self.freshness.heard(began);
         Ok(())
+    }
+
+    fn count_numbered(&self, count: usize) {
+        self.metrics
+            .events_numbered(u64::try_from(count).unwrap_or(0));
     }
 
     async fn horizon(&self) -> Result<Horizon, Error> {

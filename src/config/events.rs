@@ -16,7 +16,7 @@ pub struct Events {
     pub heartbeat_interval: Duration,
     /// The most events waiting for one slow watcher before it is told to resume.
     pub watcher_buffer: usize,
-    /// The most events numbered or replayed in one transaction.
+    /// The most events numbered (PostgreSQL) or replayed in one transaction.
     pub batch: u32,
 }
 

@@ -1,5 +1,7 @@
-//! Events: appended unnumbered in the transaction that causes them, numbered by the relay, read by
-//! position.
+//! Events: appended in the transaction that causes them, read by position.
+//!
+//! In PostgreSQL transactions commit in another order than they write, so the relay numbers what is
+//! committed. SQLite has one writer at a time: an event gets its position as it is written.
 
 use diesel::prelude::*;
 use diesel::sql_types::BigInt;
@@ -16,8 +18,10 @@ use crate::model::{Event, EventKind, Horizon, NewEvent, Timestamp};
 /// Appends an event. The row it is about is locked by this transaction already, so that the
 /// events of one connection get their numbers in the order in which they happened.
 pub async fn append(tx: &mut Tx, event: &NewEvent) -> Result<(), Error> {
+    let end = end(tx).await?;
     on!(tx, |c| diesel::insert_into(events::table)
         .values((
+            events::position.eq(end.map(|end| end + 1)),
             events::tenant.eq(&event.tenant),
             events::kind.eq(event.kind.as_str()),
             events::subject.eq(&event.subject),
@@ -34,6 +38,31 @@ pub async fn append(tx: &mut Tx, event: &NewEvent) -> Result<(), Error> {
             events::detail.eq(event.detail.as_ref().map(JsonValue::of)),
             events::created_at.eq(event.created_at),
         ))
+        .prepared()
+        .execute(c)
+        .await)?;
+    count(tx, end, 1).await
+}
+
+/// The last position given, where events get theirs as they are written; `None` where the relay gives
+/// them.
+pub(super) async fn end(tx: &mut Tx) -> Result<Option<i64>, Error> {
+    match tx.as_conn() {
+        Conn::Sqlite(pooled) => {
+            let query = event_counter::table.find(1).select(event_counter::position);
+            Ok(Some(query.first(&mut **pooled).await?))
+        }
+        Conn::Postgres(_) => Ok(None),
+    }
+}
+
+/// Records that so many were written behind `end`.
+pub(super) async fn count(tx: &mut Tx, end: Option<i64>, written: usize) -> Result<(), Error> {
+    let Some(end) = end else { return Ok(()) };
+    let written = i64::try_from(written).map_err(Error::unreadable)?;
+    let counter = event_counter::table.find(1);
+    on!(tx, |c| diesel::update(counter)
+        .set(event_counter::position.eq(end + written))
         .prepared()
         .execute(c)
         .await)?;

@@ -1,5 +1,7 @@
 //! What statements need that diesel's own have not.
 
+use std::collections::BTreeMap;
+
 use diesel::backend::Backend;
 use diesel::expression::{
     AppearsOnTable, Expression, SelectableExpression, ValidGrouping, is_aggregate,
@@ -117,6 +119,58 @@ impl<C: QueryFragment<Sqlite>> QueryFragment<Sqlite> for OneOf<'_, C> {
         out.push_sql("(SELECT value FROM json_each(");
         out.push_bind_param::<Text, _>(&self.json)?;
         out.push_sql("))");
+        Ok(())
+    }
+}
+
+/// What a map has under a column's text: one bind, whatever is in it. Null where it has nothing.
+#[derive(Clone, Debug)]
+pub(super) struct Under<C> {
+    json: String,
+    column: C,
+}
+
+/// What `map` has under the column's text.
+pub(super) fn under<C>(map: &BTreeMap<String, String>, column: C) -> Under<C> {
+    let map = map
+        .iter()
+        .map(|(key, value)| (key.as_str(), value.as_str()));
+    let json = serde_json::Value::from_iter(map).to_string();
+    Under { json, column }
+}
+
+impl<C> Expression for Under<C> {
+    type SqlType = Text;
+}
+impl<C, GB> ValidGrouping<GB> for Under<C> {
+    type IsAggregate = is_aggregate::Never;
+}
+impl<C: SelectableExpression<QS>, QS> SelectableExpression<QS> for Under<C> {}
+impl<C: AppearsOnTable<QS>, QS> AppearsOnTable<QS> for Under<C> {}
+
+impl<C: QueryId> QueryId for Under<C> {
+    type QueryId = Under<C::QueryId>;
+    const HAS_STATIC_QUERY_ID: bool = C::HAS_STATIC_QUERY_ID;
+}
+
+impl<C: QueryFragment<Pg>> QueryFragment<Pg> for Under<C> {
+    fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, Pg>) -> QueryResult<()> {
+        out.push_sql("(CAST(");
+        out.push_bind_param::<Text, _>(&self.json)?;
+        out.push_sql(" AS jsonb) ->> ");
+        self.column.walk_ast(out.reborrow())?;
+        out.push_sql(")");
+        Ok(())
+    }
+}
+
+impl<C: QueryFragment<Sqlite>> QueryFragment<Sqlite> for Under<C> {
+    fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, Sqlite>) -> QueryResult<()> {
+        out.push_sql("(");
+        out.push_bind_param::<Text, _>(&self.json)?;
+        out.push_sql(" ->> ");
+        self.column.walk_ast(out.reborrow())?;
+        out.push_sql(")");
         Ok(())
     }
 }

@@ -190,7 +190,7 @@ impl Metrics {
         }
     }
 
-    /// The relay has numbered `count` events: `tokenbroker.events.numbered`.
+    /// Of `count` events this replica has found their position, or given it to them: `tokenbroker.events.numbered`.
     pub fn events_numbered(&self, count: u64) {
         if let Some(instruments) = &self.0 {
             instruments.events_numbered.add(count, &[]);
@@ -332,7 +332,7 @@ impl Instruments {
             events_numbered: count(
                 "tokenbroker.events.numbered",
                 "{event}",
-                "Events that the relay has put in order",
+                "Events that have been put in order",
             ),
             events_watchers: meter
                 .i64_up_down_counter("tokenbroker.events.watchers")

@@ -3,12 +3,13 @@
 use diesel::prelude::*;
 use diesel_async::RunQueryDsl;
 
-use super::{CHUNK, profiles};
+use super::profiles;
 use crate::model::{Account, ConnectionKind, Sealed, Timestamp};
 use crate::store::columns::JsonValue;
 use crate::store::locks::lock;
 use crate::store::pool::{Conn, Tx, on};
 use crate::store::schema::automation_accounts as accounts;
+use crate::store::statement::one_of;
 use crate::store::{Error, unreadable_if_none};
 
 #[derive(Insertable, Queryable, Selectable)]
@@ -158,36 +159,23 @@ pub async fn find(conn: &mut Conn, tenant: &str, id: &str) -> Result<Option<Acco
 
 /// The accounts of these ids, as far as there are any.
 pub async fn of_ids(conn: &mut Conn, tenant: &str, ids: &[String]) -> Result<Vec<Account>, Error> {
-    let mut found = Vec::new();
-    for ids in ids.chunks(CHUNK) {
-        let rows: Vec<AccountRow> = on!(conn, |c| {
-            let query = accounts::table
-                .filter(accounts::tenant.eq(tenant))
-                .filter(accounts::id.eq_any(ids))
-                .select(AccountRow::as_select());
-            query.load(c).await
-        })?;
-        for row in rows {
-            found.push(row.try_into()?);
-        }
-    }
-    Ok(found)
+    let rows: Vec<AccountRow> = on!(conn, |c| accounts::table
+        .filter(accounts::tenant.eq(tenant))
+        .filter(one_of(accounts::id, ids))
+        .select(AccountRow::as_select())
+        .load(c)
+        .await)?;
+    rows.into_iter().map(Account::try_from).collect()
 }
 
-/// Locks accounts, given in the order of their ids, until the transaction ends: the ids of those that are
-/// there.
+/// Locks accounts in the order of their ids, until the transaction ends: the ids of those that are there.
 pub async fn lock_all(tx: &mut Tx, tenant: &str, ids: &[String]) -> Result<Vec<String>, Error> {
-    let mut locked: Vec<String> = Vec::new();
-    for ids in ids.chunks(CHUNK) {
-        let query = accounts::table
-            .filter(accounts::tenant.eq(tenant))
-            .filter(accounts::id.eq_any(ids))
-            .order(accounts::id)
-            .select(accounts::id);
-        let some: Vec<String> = lock!(tx, query)?;
-        locked.extend(some);
-    }
-    Ok(locked)
+    let query = accounts::table
+        .filter(accounts::tenant.eq(tenant))
+        .filter(one_of(accounts::id, ids))
+        .order(accounts::id)
+        .select(accounts::id);
+    Ok(lock!(tx, query)?)
 }
 
 /// The account with this id, locked until the transaction ends.

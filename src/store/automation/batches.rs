@@ -11,6 +11,7 @@ use crate::model::{Batch, JobCounts, JobState, Timestamp};
 use crate::store::locks::{lock, lock_unlocked};
 use crate::store::pool::{Conn, Tx, on};
 use crate::store::schema::{automation_batches as batches, automation_jobs as jobs};
+use crate::store::statement::one_of;
 use crate::store::{Error, unreadable_if_none};
 
 /// All its jobs are finished.
@@ -139,7 +140,7 @@ pub async fn counts(
 ) -> Result<BTreeMap<String, JobCounts>, Error> {
     let query = jobs::table
         .filter(jobs::tenant.eq(tenant))
-        .filter(jobs::batch_id.eq_any(ids))
+        .filter(one_of(jobs::batch_id, ids))
         .group_by((jobs::batch_id, jobs::state))
         .select((jobs::batch_id, jobs::state, count_star()));
     let rows: Vec<(Option<String>, String, i64)> = on!(conn, |c| query.load(c).await)?;
@@ -268,6 +269,6 @@ async fn delete_jobs(
     let ids: Vec<String> = on!(tx, |c| query.load(c).await)?;
     let target = jobs::table
         .filter(jobs::tenant.eq(tenant))
-        .filter(jobs::id.eq_any(ids));
+        .filter(one_of(jobs::id, &ids));
     Ok(on!(tx, |c| diesel::delete(target).execute(c).await)?)
 }

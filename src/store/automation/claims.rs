@@ -1,7 +1,7 @@
 //! Who works on what: claims, leases, and what becomes of jobs as time goes by. Leases are set and judged
 //! by the database's clock, all else by the one that is given.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::time::Duration;
 
 use diesel::backend::Backend;
@@ -14,14 +14,16 @@ use diesel::sql_types::{BigInt, Bool, Text};
 use diesel_async::RunQueryDsl;
 
 use super::job_row::{JobRow, jobs_of};
-use super::{Literal, PENDING, RUNNING, WAITING, busy_if_taken};
+use super::{
+    Literal, PENDING, PENDING_BY_ID, RUNNING, RUNNING_BY_ID, WAITING, WAITING_BY_ID, busy_if_taken,
+};
 use crate::model::{ExecutionMode, Job, JobState, Timestamp};
 use crate::store::Error;
 use crate::store::columns::DbNow;
 use crate::store::locks::lock_unlocked;
 use crate::store::pool::{Conn, Tx, on};
 use crate::store::schema::{automation_jobs as jobs, automation_profiles as profiles};
-use crate::store::statement::{Prepare as _, none_of, one_of};
+use crate::store::statement::{Prepare as _, none_of, one_of, under};
 
 /// Nobody works on it, whether its time has come or not.
 const NOT_RUNNING: Literal = Literal("state <> 'running'");
@@ -204,27 +206,24 @@ pub async fn free_profiles(
     Ok(locked.into_iter().filter(|id| !busy.contains(id)).collect())
 }
 
-/// Gives waiting jobs to a worker: answers them as they are then, in the order of `ids`.
+/// Gives waiting jobs to workers, given by the jobs' ids: answers them as they are then, by their ids.
 pub async fn take(
     tx: &mut Tx,
     tenant: &str,
-    ids: &[String],
-    worker: &str,
+    workers: &BTreeMap<String, String>,
     lease: Duration,
-) -> Result<Vec<Job>, Error> {
+) -> Result<HashMap<String, Job>, Error> {
     let rows: Vec<JobRow> = on!(tx, |c| {
         let target = jobs::table
             .filter(jobs::tenant.eq(tenant))
-            .filter(one_of(jobs::id, ids))
-            // With this SQLite looks for them by the index on open jobs, and not among all that wait.
-            .filter(jobs::finished_at.is_null())
-            .filter(PENDING);
+            .filter(one_of(jobs::id, workers.keys()))
+            .filter(PENDING_BY_ID);
         let taken = (
             jobs::state.eq(JobState::Running.as_str()),
             jobs::attempt.eq(jobs::attempt + 1),
             jobs::lease_token.eq(jobs::lease_token + 1),
             jobs::lease_until.eq(DbNow::plus(lease).nullable()),
-            jobs::worker.eq(worker),
+            jobs::worker.eq(under(workers, jobs::id)),
         );
         diesel::update(target)
             .set(taken)
@@ -235,9 +234,7 @@ pub async fn take(
     })
     .map_err(busy_if_taken)?;
     let taken = jobs_of(rows)?;
-    let mut by_id: HashMap<String, Job> =
-        taken.into_iter().map(|job| (job.id.clone(), job)).collect();
-    Ok(ids.iter().filter_map(|id| by_id.remove(id)).collect())
+    Ok(taken.into_iter().map(|job| (job.id.clone(), job)).collect())
 }
 
 /// Takes back what [`take`] gave in the same transaction, so that nobody was told of it.
@@ -245,7 +242,7 @@ pub async fn put_back(tx: &mut Tx, tenant: &str, ids: &[String]) -> Result<(), E
     let target = jobs::table
         .filter(jobs::tenant.eq(tenant))
         .filter(one_of(jobs::id, ids))
-        .filter(RUNNING);
+        .filter(RUNNING_BY_ID);
     let waiting = (
         jobs::state.eq(JobState::Pending.as_str()),
         jobs::attempt.eq(jobs::attempt - 1),
@@ -348,7 +345,7 @@ pub async fn promote(
         .filter(jobs::tenant.eq(tenant))
         .filter(jobs::priority.eq(priority))
         .filter(one_of(jobs::id, ids))
-        .filter(WAITING);
+        .filter(WAITING_BY_ID);
     let turn = case_when(SCHEDULED, jobs::turn + head)
         .when(jobs::turn.lt(head), head.into_sql::<BigInt>())
         .otherwise(jobs::turn);

@@ -6,11 +6,12 @@ use diesel::sql_types::{BigInt, Bool, Nullable, Text};
 use diesel_async::RunQueryDsl;
 
 use super::job_row::{JobChange, JobRow, jobs_of};
-use super::{FAILED, Literal, PENDING, busy_if_taken, in_state};
+use super::{FAILED, FAILED_BY_ID, Literal, PENDING, busy_if_taken, in_state};
 use crate::model::{Job, JobState, Timestamp};
 use crate::store::Error;
 use crate::store::authorizations::FINISHED;
 use crate::store::columns::{Json, UtcTimestamp};
+use crate::store::events::{count as count_events, end as events_end};
 use crate::store::locks::{delete_before, lock};
 use crate::store::pool::{Conn, Tx, on};
 use crate::store::schema::{authorizations, automation_jobs as jobs, events};
@@ -241,7 +242,12 @@ macro_rules! append_events {
             Conn::Sqlite(_) => concat!("json_object(", detail_fields!(), ")"),
             Conn::Postgres(_) => concat!("jsonb_build_object(", detail_fields!(), ")"),
         };
+        let end = events_end($tx).await?;
+        let position = sql::<Nullable<BigInt>>("")
+            .bind::<Nullable<BigInt>, _>(end)
+            .sql(" + row_number() OVER (ORDER BY automation_jobs.id)");
         let told = jobs::table.filter($of).order(jobs::id).select((
+            position,
             jobs::tenant,
             sql::<Text>("'job_' || state"),
             jobs::id,
@@ -256,6 +262,7 @@ macro_rules! append_events {
             $now.into_sql::<UtcTimestamp>(),
         ));
         let columns = (
+            events::position,
             events::tenant,
             events::kind,
             events::subject,
@@ -269,12 +276,13 @@ macro_rules! append_events {
             events::detail,
             events::created_at,
         );
-        on!($tx, |c| diesel::insert_into(events::table)
+        let written = on!($tx, |c| diesel::insert_into(events::table)
             .values(told)
             .into_columns(columns)
             .prepared()
             .execute(c)
-            .await)
+            .await)?;
+        count_events($tx, end, written).await
     }};
 }
 
@@ -286,8 +294,7 @@ pub async fn append_events(
     now: Timestamp,
 ) -> Result<(), Error> {
     let these = jobs::tenant.eq(tenant).and(one_of(jobs::id, ids));
-    append_events!(tx, now, these)?;
-    Ok(())
+    append_events!(tx, now, these)
 }
 
 /// The same for all jobs of a batch.
@@ -298,8 +305,7 @@ pub async fn append_events_of_batch(
     now: Timestamp,
 ) -> Result<(), Error> {
     let of_batch = jobs::tenant.eq(tenant).and(jobs::batch_id.eq(batch_id));
-    append_events!(tx, now, of_batch)?;
-    Ok(())
+    append_events!(tx, now, of_batch)
 }
 
 /// Jobs of a batch that are not finished, behind the id `after`, in the order of their ids, locked until
@@ -363,7 +369,7 @@ pub async fn dead(
             query = query.filter(jobs::batch_id.eq(batch_id));
         }
         if !asked.ids.is_empty() {
-            query = query.filter(jobs::id.eq_any(asked.ids));
+            query = query.filter(one_of(jobs::id, asked.ids));
         }
         if let Some(kind) = asked.kind {
             query = query.filter(jobs::kind.eq(kind));
@@ -394,8 +400,8 @@ pub async fn lock_dead(
         tx,
         jobs::table
             .filter(jobs::tenant.eq(tenant))
-            .filter(FAILED)
-            .filter(jobs::id.eq_any(ids))
+            .filter(FAILED_BY_ID)
+            .filter(one_of(jobs::id, ids))
             .filter(any_reason.or(jobs::failure_reason.eq(reason)))
             .order(jobs::id)
             .select(JobRow::as_select())
@@ -415,9 +421,9 @@ pub async fn purge(
     let reason = reason.unwrap_or_default();
     let target = jobs::table
         .filter(jobs::tenant.eq(tenant))
-        .filter(jobs::id.eq_any(ids))
+        .filter(one_of(jobs::id, ids))
         .filter(jobs::batch_id.is_null())
-        .filter(FAILED)
+        .filter(FAILED_BY_ID)
         .filter(any_reason.or(jobs::failure_reason.eq(reason)));
     let deleted = on!(tx, |c| diesel::delete(target).execute(c).await)?;
     i64::try_from(deleted).map_err(Error::unreadable)

@@ -20,9 +20,6 @@ use diesel::sql_types::Bool;
 use super::Error;
 use crate::model::JobState;
 
-/// Names looked for by one statement: SQLite binds at most 32,766 values.
-const CHUNK: usize = 10_000;
-
 /// A condition as literal SQL. A planner uses a partial index only where a query repeats the index's
 /// predicate word for word, which a bound value is not. Unlike diesel's own, it leaves the prepared
 /// statement in the cache: its text is one of a few.
@@ -37,6 +34,13 @@ const RUNNING: Literal = Literal("state = 'running'");
 const FAILED: Literal = Literal("state = 'failed'");
 /// Waits for its time.
 const WAITING: Literal = Literal("state IN ('scheduled', 'retryable', 'snoozed')");
+
+// The same of jobs that are told by their ids, in a form that no index has: an index of all that wait, say,
+// which knows nothing of the ids, looks cheaper to either database while it does not know how many those are.
+const PENDING_BY_ID: Literal = Literal("(state || '') = 'pending'");
+const RUNNING_BY_ID: Literal = Literal("(state || '') = 'running'");
+const FAILED_BY_ID: Literal = Literal("(state || '') = 'failed'");
+const WAITING_BY_ID: Literal = Literal("(state || '') IN ('scheduled', 'retryable', 'snoozed')");
 
 /// In this state. Not as a bound value: SQLite plans a statement anew at each value that may be a partial
 /// index's.

@@ -3,12 +3,13 @@
 use diesel::prelude::*;
 use diesel_async::RunQueryDsl;
 
-use super::{CHUNK, busy_if_taken};
+use super::busy_if_taken;
 use crate::model::{Captcha, ExecutionMode, Profile, Timestamp};
 use crate::store::columns::JsonValue;
 use crate::store::locks::lock;
 use crate::store::pool::{Conn, Tx, on};
 use crate::store::schema::automation_profiles as profiles;
+use crate::store::statement::one_of;
 use crate::store::{Error, unreadable_if_none};
 
 #[derive(Insertable, Queryable, Selectable)]
@@ -142,23 +143,17 @@ pub async fn of_names(
     tenant: &str,
     names: &[String],
 ) -> Result<Vec<Profile>, Error> {
-    let mut found = Vec::new();
-    for names in names.chunks(CHUNK) {
-        let rows: Vec<ProfileRow> = on!(conn, |c| {
-            let named = profiles::id
-                .eq_any(names)
-                .or(profiles::external_id.eq_any(names));
-            let query = profiles::table
-                .filter(profiles::tenant.eq(tenant))
-                .filter(named)
-                .select(ProfileRow::as_select());
-            query.load(c).await
-        })?;
-        for row in rows {
-            found.push(row.try_into()?);
-        }
-    }
-    Ok(found)
+    // Each with the tenant: with it beside them, SQLite would go through all profiles of the tenant.
+    let by_id = profiles::tenant.eq(tenant).and(one_of(profiles::id, names));
+    let by_external_id = profiles::tenant
+        .eq(tenant)
+        .and(one_of(profiles::external_id, names));
+    let rows: Vec<ProfileRow> = on!(conn, |c| profiles::table
+        .filter(by_id.or(by_external_id))
+        .select(ProfileRow::as_select())
+        .load(c)
+        .await)?;
+    rows.into_iter().map(Profile::try_from).collect()
 }
 
 /// The profiles that are for these accounts, as far as there are any.
@@ -167,40 +162,30 @@ pub async fn of_accounts(
     tenant: &str,
     account_ids: &[String],
 ) -> Result<Vec<Profile>, Error> {
-    let mut found = Vec::new();
-    for ids in account_ids.chunks(CHUNK) {
-        let rows: Vec<ProfileRow> = on!(conn, |c| {
-            let query = profiles::table
-                .filter(profiles::tenant.eq(tenant))
-                .filter(profiles::account_id.eq_any(ids))
-                .select(ProfileRow::as_select());
-            query.load(c).await
-        })?;
-        for row in rows {
-            found.push(row.try_into()?);
-        }
-    }
-    Ok(found)
+    // No index has this form of the tenant, so that SQLite goes by the accounts, for the same reason.
+    let of_tenant = profiles::tenant.concat("").eq(tenant);
+    let rows: Vec<ProfileRow> = on!(conn, |c| profiles::table
+        .filter(of_tenant)
+        .filter(one_of(profiles::account_id, account_ids))
+        .select(ProfileRow::as_select())
+        .load(c)
+        .await)?;
+    rows.into_iter().map(Profile::try_from).collect()
 }
 
-/// Locks browser profiles, given in the order of their ids, until the transaction ends, behind the accounts,
-/// as by whoever changes a profile: those that are there, each with the id of its account.
+/// Locks browser profiles in the order of their ids, until the transaction ends, behind the accounts, as by
+/// whoever changes a profile: those that are there, each with the id of its account.
 pub async fn lock_all(
     tx: &mut Tx,
     tenant: &str,
     ids: &[String],
 ) -> Result<Vec<(String, Option<String>)>, Error> {
-    let mut locked: Vec<(String, Option<String>)> = Vec::new();
-    for ids in ids.chunks(CHUNK) {
-        let query = profiles::table
-            .filter(profiles::tenant.eq(tenant))
-            .filter(profiles::id.eq_any(ids))
-            .order(profiles::id)
-            .select((profiles::id, profiles::account_id));
-        let some: Vec<(String, Option<String>)> = lock!(tx, query)?;
-        locked.extend(some);
-    }
-    Ok(locked)
+    let query = profiles::table
+        .filter(profiles::tenant.eq(tenant))
+        .filter(one_of(profiles::id, ids))
+        .order(profiles::id)
+        .select((profiles::id, profiles::account_id));
+    Ok(lock!(tx, query)?)
 }
 
 /// The profile with this id, locked until the transaction ends.
