@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Measures. `make bench` calls it.
 #
-#   benches/run.sh            everything, under 15 minutes: writes docs/benchmarks.md
+#   benches/run.sh            everything, within the hour: writes docs/benchmarks.md
 #   QUICK=1 benches/run.sh    small numbers, under 2 minutes: writes target/benchmarks-quick.md
 #   ONLY=throughput,events benches/run.sh   these sections only, printed and written nowhere
 #

@@ -1,5 +1,7 @@
 //! The databases from below, where the service has no way to make a million rows.
 
+use std::path::Path;
+
 use diesel::connection::SimpleConnection as _;
 use diesel::prelude::*;
 use diesel::sql_types::{BigInt, Text};
@@ -7,6 +9,7 @@ use tokio_postgres::{Client, NoTls};
 
 use crate::Outcome;
 use crate::ground::{Engine, Ground};
+use crate::process::Cores;
 
 /// Where the throwaway PostgreSQL is.
 pub fn postgres_url() -> Outcome<String> {
@@ -33,6 +36,31 @@ pub async fn make_durable() -> Outcome<()> {
             .await?;
     }
     client.batch_execute("SELECT pg_reload_conf()").await?;
+    Ok(())
+}
+
+/// Has PostgreSQL stay there: its postmaster, whose children inherit that, and those it has.
+pub fn pin(cores: Cores) -> Outcome<()> {
+    let folder = std::env::var("PGHOST")?;
+    let file = std::fs::read_to_string(Path::new(&folder).join("data/postmaster.pid"))?;
+    let postmaster = file.lines().next().unwrap_or_default().trim().to_owned();
+    cores.pin(postmaster.parse()?)?;
+    for process in std::fs::read_dir("/proc")? {
+        let process = process?;
+        // proc_pid_stat(5): behind the name in brackets come its state and its parent.
+        let stat = std::fs::read_to_string(process.path().join("stat")).unwrap_or_default();
+        let parent = stat
+            .rsplit(") ")
+            .next()
+            .and_then(|rest| rest.split(' ').nth(1));
+        let pid = process.file_name().to_string_lossy().parse();
+        if let (Some(parent), Ok(pid)) = (parent, pid)
+            && parent == postmaster
+        {
+            // It may have ended since.
+            let _ = cores.pin(pid);
+        }
+    }
     Ok(())
 }
 

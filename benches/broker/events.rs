@@ -19,7 +19,7 @@ use crate::{Fault, Outcome, Scale};
 const TEXT: &str = "\
 `UpdateConnection` writes an event; the time runs from the one stamped in the event, which is taken \
 inside the transaction, before its commit, to its arrival at a watcher of the same machine: so it \
-includes the commit (flushed to disk), the relay that numbers events, and decoding by the measuring \
+includes the commit (flushed to disk), the hub that reads or numbers events, and decoding by the measuring \
 process, which shares the cores. The next event is written once every watcher has the one before. \
 *Writing call* is the time of the `UpdateConnection` itself, for comparison. Every watcher gets every \
 event; each delivery counts.";

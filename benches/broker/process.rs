@@ -44,6 +44,29 @@ impl Cores {
         })
     }
 
+    /// Has a running process stay there, with all threads that it has.
+    pub fn pin(self, pid: u32) -> Outcome<()> {
+        let list = match self {
+            Self::All => std::fs::read_to_string("/sys/devices/system/cpu/online")?,
+            Self::One(core) => core.to_string(),
+        };
+        let pinned = Command::new("taskset")
+            .args([
+                "--all-tasks",
+                "--cpu-list",
+                "--pid",
+                list.trim(),
+                &pid.to_string(),
+            ])
+            .stdout(Stdio::null())
+            .status()?;
+        if pinned.success() {
+            Ok(())
+        } else {
+            Err(format!("taskset could not move process {pid} to {list}").into())
+        }
+    }
+
     /// A command that runs `program` there. The process id is the program's: taskset becomes it.
     pub fn command(self, program: &str) -> Command {
         match self {
@@ -79,6 +102,11 @@ impl Process {
         let mut line = String::new();
         BufReader::new(said).read_line(&mut line)?;
         Ok((process, line.trim().parse()?))
+    }
+
+    /// Has it stay there.
+    pub fn pin(&self, cores: Cores) -> Outcome<()> {
+        cores.pin(self.0.id())
     }
 
     /// Memory held, in KiB: all that is resident (`VmRSS`), the most that was (`VmHWM`), or only what is the process's own
