@@ -36,7 +36,7 @@ macro_rules! migration {
 }
 
 /// In order; a released one is never edited.
-const MIGRATIONS: [Migration; 10] = [
+const MIGRATIONS: [Migration; 11] = [
     migration!("0001_callers"),
     migration!("0002_registry"),
     migration!("0003_connections"),
@@ -47,6 +47,7 @@ const MIGRATIONS: [Migration; 10] = [
     migration!("0008_issuer"),
     migration!("0009_automation"),
     migration!("0010_automation_indexes"),
+    migration!("0011_event_indexes"),
 ];
 
 /// The session lock that one migrator at a time holds for a schema.

@@ -282,7 +282,8 @@ async fn sqlite_keeps_no_row_whose_parent_is_gone() {
             "0007_oauth_clients",
             "0008_issuer",
             "0009_automation",
-            "0010_automation_indexes"
+            "0010_automation_indexes",
+            "0011_event_indexes"
         ]
     );
 }

@@ -1,0 +1,2 @@
+DROP INDEX events_connection;
+CREATE INDEX events_connection ON events (tenant, connection_id, position);
