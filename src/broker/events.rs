@@ -44,6 +44,8 @@ pub struct Hub {
     listeners: Vec<Listener>,
     position: AtomicI64,
     epoch: OnceLock<String>,
+    /// Tells its own notifications from those of other replicas.
+    name: String,
     stopping: CancellationToken,
 }
 
@@ -72,6 +74,7 @@ impl Hub {
             listeners,
             position: AtomicI64::new(0),
             epoch: OnceLock::new(),
+            name: format!("{:016x}", fastrand::u64(..)),
             stopping,
         }
     }
@@ -92,7 +95,7 @@ impl Hub {
     /// Follows until cancelled. An error ends a round, never the loop.
     pub async fn run(self: Arc<Self>, stop: CancellationToken) {
         let heard = Arc::clone(&self.poke);
-        let listening = store::events::listen(&self.store, heard);
+        let listening = store::events::listen(&self.store, &self.name, heard);
         let following = async {
             loop {
                 tokio::select! {
@@ -115,19 +118,22 @@ impl Hub {
     }
 
     async fn round(&self, began: Instant) -> Result<(), Error> {
-        let batch = i64::from(self.config.batch);
+        let batch = self.config.batch;
+        let most = usize::try_from(batch).unwrap_or(usize::MAX);
+        let batch = i64::from(batch);
         loop {
             let mut conn = self.store.read().await?;
             if !store::events::any_unnumbered(&mut conn).await? {
                 break;
             }
             drop(conn);
-            let numbered = store::events::number(&self.store, batch).await?;
+            let numbered = store::events::number(&self.store, batch, &self.name).await?;
             // On SQLite they are counted as they are read, below.
             if self.store.engine() == Engine::Postgres {
                 self.count_numbered(numbered);
             }
-            if numbered == 0 {
+            // All that was committed by then.
+            if numbered < most {
                 break;
             }
         }
@@ -147,8 +153,12 @@ impl Hub {
                     listener(event);
                 }
             }
+            let all = events.len() < most;
             // Nobody watching is no error.
             let _ = self.live.send(Arc::new(events));
+            if all {
+                break;
+            }
         }
         self.freshness.heard(began);
         Ok(())

@@ -8,6 +8,7 @@ use diesel::sql_types::BigInt;
 use diesel_async::{RunQueryDsl, SimpleAsyncConnection};
 
 use super::columns::JsonValue;
+use super::locks::lock;
 use super::pool::{Conn, Options, Store, Tx, on};
 use super::postgres;
 use super::schema::{event_counter, events};
@@ -78,20 +79,17 @@ pub async fn any_unnumbered(conn: &mut Conn) -> Result<bool, Error> {
     Ok(found.is_some())
 }
 
-/// Numbers up to `limit` committed events and wakes the other replicas; answers how many.
+/// Numbers up to `limit` committed events and wakes the other replicas, in the name of this one; answers how
+/// many: fewer than `limit` were all.
 ///
 /// The counter's row serialises relays: positions become visible in their own order, so a reader
 /// that has seen one has seen all before it. In PostgreSQL the second statement takes its snapshot
 /// after the lock, so it sees whatever was committed by then.
-pub async fn number(store: &Store, limit: i64) -> Result<usize, Error> {
+pub async fn number(store: &Store, limit: i64, replica: &str) -> Result<usize, Error> {
     let mut tx = store.begin().await?;
     let counter = event_counter::table.find(1);
-    let base: i64 = on!(&mut tx, |c| diesel::update(counter)
-        .set(event_counter::position.eq(event_counter::position))
-        .returning(event_counter::position)
-        .prepared()
-        .get_result(c)
-        .await)?;
+    let base: Vec<i64> = lock!(&mut tx, counter.select(event_counter::position))?;
+    let base = unreadable_if_none(base.into_iter().next(), "event_counter.position")?;
     let numbered = on!(&mut tx, |c| diesel::sql_query(
         "UPDATE events SET position = numbered.place FROM (
              SELECT id, $1 + row_number() OVER (ORDER BY id) AS place FROM (
@@ -117,7 +115,7 @@ pub async fn number(store: &Store, limit: i64) -> Result<usize, Error> {
         .execute(c)
         .await)?;
     if let (Conn::Postgres(conn), Options::Postgres(options)) = (&mut *tx, store.options()) {
-        conn.batch_execute(&postgres::notify_statement(options))
+        conn.batch_execute(&postgres::notify_statement(options, replica))
             .await?;
     }
     tx.commit().await?;
@@ -297,10 +295,10 @@ pub async fn trim(store: &Store, before: Timestamp, limit: i64) -> Result<usize,
     Ok(deleted)
 }
 
-/// Wakes `heard` whenever another replica numbered events; returns at once on SQLite, where there
-/// is no other replica.
-pub async fn listen(store: &Store, heard: std::sync::Arc<tokio::sync::Notify>) {
+/// Wakes `heard` whenever another replica than this one numbered events; returns at once on SQLite, where
+/// there is no other replica.
+pub async fn listen(store: &Store, replica: &str, heard: std::sync::Arc<tokio::sync::Notify>) {
     if let Options::Postgres(options) = store.options() {
-        postgres::listen(options, heard).await;
+        postgres::listen(options, replica, heard).await;
     }
 }

@@ -104,11 +104,8 @@ async fn establish(options: &PostgresOptions) -> ConnectionResult<AsyncPgConnect
         let (client, connection) = config.connect(tls).await.map_err(bad)?;
         AsyncPgConnection::try_from_client_and_connection(client, connection).await?
     };
-    // A plan that is kept was made for the tables as they were: one of a queue that was empty goes through
-    // all of it once it is full.
     let mut setup = format!(
-        "SET statement_timeout = {}; SET idle_in_transaction_session_timeout = 60000; SET TIME ZONE 'UTC';
-         SET plan_cache_mode = force_custom_plan;",
+        "SET statement_timeout = {}; SET idle_in_transaction_session_timeout = 60000; SET TIME ZONE 'UTC';",
         options.statement_timeout.as_millis()
     );
     if let Some(schema) = &options.schema {
@@ -150,12 +147,12 @@ fn tls_config(options: &PostgresOptions) -> ConnectionResult<rustls::ClientConfi
         .with_no_client_auth())
 }
 
-/// Wakes `heard` at each notification of another replica, until dropped. Reconnects for ever:
+/// Wakes `heard` at each notification of another replica than this one, until dropped. Reconnects for ever:
 /// notifications only shorten the wait, polling finds what was missed meanwhile.
-pub(super) async fn listen(options: &PostgresOptions, heard: Arc<Notify>) {
+pub(super) async fn listen(options: &PostgresOptions, replica: &str, heard: Arc<Notify>) {
     let mut pause = Duration::from_millis(100);
     loop {
-        match listen_once(options, &heard).await {
+        match listen_once(options, replica, &heard).await {
             Ok(()) => pause = Duration::from_millis(100),
             Err(error) => {
                 tracing::warn!(%error, "not listening for notifications; polling meanwhile");
@@ -166,20 +163,30 @@ pub(super) async fn listen(options: &PostgresOptions, heard: Arc<Notify>) {
     }
 }
 
-async fn listen_once(options: &PostgresOptions, heard: &Notify) -> ConnectionResult<()> {
+async fn listen_once(
+    options: &PostgresOptions,
+    replica: &str,
+    heard: &Notify,
+) -> ConnectionResult<()> {
     let mut conn = connect(options).await?;
     conn.batch_execute(&format!("LISTEN {}", quote_identifier(&options.channel())))
         .await
         .map_err(ConnectionError::CouldntSetupConfiguration)?;
     let mut notifications = pin!(conn.notifications_stream());
     while let Some(notification) = notifications.next().await {
-        notification.map_err(bad)?;
-        heard.notify_one();
+        // Its own say nothing new, and would have it look again after each.
+        if notification.map_err(bad)?.payload != replica {
+            heard.notify_one();
+        }
     }
     Ok(())
 }
 
-/// The statement that wakes other replicas, for the relay's transaction.
-pub(super) fn notify_statement(options: &PostgresOptions) -> String {
-    format!("NOTIFY {}", quote_identifier(&options.channel()))
+/// The statement that wakes other replicas than this one, for the relay's transaction.
+pub(super) fn notify_statement(options: &PostgresOptions, replica: &str) -> String {
+    let replica = replica.replace('\'', "''");
+    format!(
+        "NOTIFY {}, '{replica}'",
+        quote_identifier(&options.channel())
+    )
 }

@@ -190,7 +190,7 @@ impl Metrics {
         }
     }
 
-    /// Of `count` events this replica has found their position, or given it to them: `tokenbroker.events.numbered`.
+    /// `count` more events have their position, by this replica: `tokenbroker.events.numbered`.
     pub fn events_numbered(&self, count: u64) {
         if let Some(instruments) = &self.0 {
             instruments.events_numbered.add(count, &[]);
