@@ -15,6 +15,7 @@ mod fairness;
 mod leases;
 mod lifecycle;
 mod model;
+mod plans;
 mod profiles;
 mod retention;
 mod schedule;

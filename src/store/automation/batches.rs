@@ -6,7 +6,7 @@ use diesel::dsl::count_star;
 use diesel::prelude::*;
 use diesel_async::RunQueryDsl;
 
-use super::{FAILED, Literal};
+use super::{FAILED, Literal, tenant_by_id};
 use crate::model::{Batch, JobCounts, JobState, Timestamp};
 use crate::store::locks::{lock, lock_unlocked};
 use crate::store::pool::{Conn, Tx, on};
@@ -268,7 +268,7 @@ async fn delete_jobs(
         .select(jobs::id);
     let ids: Vec<String> = on!(tx, |c| query.load(c).await)?;
     let target = jobs::table
-        .filter(jobs::tenant.eq(tenant))
+        .filter(tenant_by_id().eq(tenant))
         .filter(one_of(jobs::id, &ids));
     Ok(on!(tx, |c| diesel::delete(target).execute(c).await)?)
 }

@@ -14,9 +14,7 @@ use diesel::sql_types::{BigInt, Bool, Text};
 use diesel_async::RunQueryDsl;
 
 use super::job_row::{JobRow, jobs_of};
-use super::{
-    Literal, PENDING, PENDING_BY_ID, RUNNING, RUNNING_BY_ID, WAITING, WAITING_BY_ID, busy_if_taken,
-};
+use super::{Literal, PENDING, RUNNING, WAITING, busy_if_taken, state_by_id, tenant_by_id};
 use crate::model::{ExecutionMode, Job, JobState, Timestamp};
 use crate::store::Error;
 use crate::store::columns::DbNow;
@@ -31,12 +29,13 @@ const NOT_RUNNING: Literal = Literal("state <> 'running'");
 const SCHEDULED: Literal = Literal("state = 'scheduled'");
 
 /// Its browser profile is there, and no job of it is running. A job whose profile went is passed over, or
-/// a few of them would hold up all others.
+/// a few of them would hold up all others. Not by EXISTS, of which PostgreSQL may make a look through all
+/// profiles and all running jobs; of each there is one at most.
 const PROFILE_IS_IDLE: Literal = Literal(
-    "(profile_id IS NULL OR (EXISTS (SELECT 1 FROM automation_profiles \
-     WHERE automation_profiles.id = automation_jobs.profile_id) \
-     AND NOT EXISTS (SELECT 1 FROM automation_jobs AS others \
-     WHERE others.profile_id = automation_jobs.profile_id AND others.state = 'running')))",
+    "(profile_id IS NULL OR ((SELECT automation_profiles.id FROM automation_profiles \
+     WHERE automation_profiles.id = automation_jobs.profile_id) IS NOT NULL \
+     AND (SELECT others.id FROM automation_jobs AS others \
+     WHERE others.profile_id = automation_jobs.profile_id AND others.state = 'running') IS NULL))",
 );
 
 /// Of one of these kinds, or of any where none is named. As literal SQL of each of these: whatever may be
@@ -215,9 +214,9 @@ pub async fn take(
 ) -> Result<HashMap<String, Job>, Error> {
     let rows: Vec<JobRow> = on!(tx, |c| {
         let target = jobs::table
-            .filter(jobs::tenant.eq(tenant))
+            .filter(tenant_by_id().eq(tenant))
             .filter(one_of(jobs::id, workers.keys()))
-            .filter(PENDING_BY_ID);
+            .filter(state_by_id().eq(JobState::Pending.as_str()));
         let taken = (
             jobs::state.eq(JobState::Running.as_str()),
             jobs::attempt.eq(jobs::attempt + 1),
@@ -240,9 +239,9 @@ pub async fn take(
 /// Takes back what [`take`] gave in the same transaction, so that nobody was told of it.
 pub async fn put_back(tx: &mut Tx, tenant: &str, ids: &[String]) -> Result<(), Error> {
     let target = jobs::table
-        .filter(jobs::tenant.eq(tenant))
+        .filter(tenant_by_id().eq(tenant))
         .filter(one_of(jobs::id, ids))
-        .filter(RUNNING_BY_ID);
+        .filter(state_by_id().eq(JobState::Running.as_str()));
     let waiting = (
         jobs::state.eq(JobState::Pending.as_str()),
         jobs::attempt.eq(jobs::attempt - 1),
@@ -270,7 +269,7 @@ pub async fn renew(
     let target = jobs::table
         .find(id)
         .filter(jobs::tenant.eq(tenant))
-        .filter(RUNNING)
+        .filter(state_by_id().eq(JobState::Running.as_str()))
         .filter(jobs::lease_token.eq(token))
         .filter(jobs::cancel_requested_at.is_null())
         .filter(jobs::deadline_at.is_null().or(jobs::deadline_at.gt(now)));
@@ -294,7 +293,7 @@ pub async fn holds(conn: &mut Conn, tenant: &str, id: &str, token: i64) -> Resul
     let query = jobs::table
         .find(id)
         .filter(jobs::tenant.eq(tenant))
-        .filter(RUNNING)
+        .filter(state_by_id().eq(JobState::Running.as_str()))
         .filter(jobs::lease_token.eq(token))
         .filter(jobs::lease_until.gt(DbNow::now().nullable()))
         .select(jobs::id);
@@ -341,11 +340,12 @@ pub async fn promote(
     ids: &[String],
     head: i64,
 ) -> Result<(), Error> {
+    let waiting = [JobState::Scheduled, JobState::Retryable, JobState::Snoozed];
     let target = jobs::table
-        .filter(jobs::tenant.eq(tenant))
+        .filter(tenant_by_id().eq(tenant))
         .filter(jobs::priority.eq(priority))
         .filter(one_of(jobs::id, ids))
-        .filter(WAITING_BY_ID);
+        .filter(state_by_id().eq_any(waiting.map(JobState::as_str)));
     let turn = case_when(SCHEDULED, jobs::turn + head)
         .when(jobs::turn.lt(head), head.into_sql::<BigInt>())
         .otherwise(jobs::turn);

@@ -1,0 +1,157 @@
+//! How the databases mean to find jobs, and what they name, while they know nothing of how many there are. SQLite
+//! keeps no statistics here, PostgreSQL has none of a queue that was empty, nor plans anew at once: either takes an
+//! index gladly that narrows by its predicate and the tenant alone, which in a queue is all of it.
+
+use std::sync::{Arc, Mutex};
+
+use diesel::connection::InstrumentationEvent;
+use diesel::sql_types::Text;
+use diesel_async::{AsyncConnection as _, RunQueryDsl as _};
+use tokenbroker::model::{ExecutionMode, Timestamp};
+use tokenbroker::store::automation::{accounts, batches, claims, jobs, profiles};
+use tokenbroker::store::{Conn, Tx, migrate};
+use tokio_postgres::SimpleQueryMessage;
+
+use super::*;
+
+#[derive(diesel::QueryableByName)]
+struct Step {
+    #[diesel(sql_type = Text)]
+    detail: String,
+}
+
+/// Every statement that the transaction asks for from now on.
+fn record(tx: &mut Tx) -> Arc<Mutex<BTreeSet<String>>> {
+    let asked = Arc::new(Mutex::new(BTreeSet::new()));
+    let said = Arc::clone(&asked);
+    let heed = move |event: InstrumentationEvent<'_>| {
+        if let InstrumentationEvent::StartQuery { query, .. } = event {
+            let text = query.to_string();
+            let sql = text.split(" -- binds").next().unwrap_or_default();
+            said.lock().unwrap().insert(sql.to_owned());
+        }
+    };
+    match &mut **tx {
+        Conn::Sqlite(sqlite) => sqlite.set_instrumentation(heed),
+        Conn::Postgres(postgres) => postgres.set_instrumentation(heed),
+    }
+    asked
+}
+
+/// Everything that finds jobs, or what they name, by what tells them apart.
+async fn find_all(tx: &mut Tx) -> Result<(), tokenbroker::store::Error> {
+    let now = Timestamp::from_micros(0);
+    let (tenant, lease) = ("t", MINUTE);
+    let ids: Vec<String> = (0..10).map(|id| format!("job_{id}")).collect();
+    let kinds = ["kind".to_owned()];
+    for kinds in [&[], &kinds[..]] {
+        let query = claims::ClaimQuery {
+            tenant,
+            kinds,
+            mode: ExecutionMode::Any,
+            full: &[],
+            busy: &BTreeSet::new(),
+            now,
+        };
+        claims::candidates(tx, &query, 10).await?;
+    }
+    claims::free_profiles(tx, tenant, &ids).await?;
+    let workers = ids.iter().map(|id| (id.clone(), "worker".to_owned()));
+    claims::take(tx, tenant, &workers.collect(), lease).await?;
+    claims::put_back(tx, tenant, &ids).await?;
+    claims::renew(tx, tenant, "job_0", 1, lease, now).await?;
+    claims::holds(tx, tenant, "job_0", 1).await?;
+    claims::promote(tx, tenant, 0, &ids, 0).await?;
+    let job = jobs::lock(tx, tenant, "job_0").await?.unwrap();
+    assert!(jobs::update(tx, &job, (job.state, job.lease_token)).await?);
+    jobs::append_events(tx, tenant, &ids, now).await?;
+    jobs::has_open_of_account(tx, tenant, "account").await?;
+    jobs::lock_dead(tx, tenant, &ids, None).await?;
+    jobs::purge(tx, tenant, &ids, None).await?;
+    batches::counts(tx, tenant, &ids).await?;
+    accounts::of_ids(tx, tenant, &ids).await?;
+    accounts::lock_all(tx, tenant, &ids).await?;
+    profiles::of_names(tx, tenant, &ids).await?;
+    profiles::of_accounts(tx, tenant, &ids).await?;
+    profiles::lock_all(tx, tenant, &ids).await?;
+    Ok(())
+}
+
+/// Fails if SQLite goes through all of a tenant for this.
+async fn explain_on_sqlite(tx: &mut Tx, sql: &str) {
+    let Conn::Sqlite(sqlite) = &mut **tx else {
+        unreachable!()
+    };
+    let explain = diesel::sql_query(format!("EXPLAIN QUERY PLAN {sql}"));
+    let plan: Vec<Step> = explain.load(&mut **sqlite).await.unwrap();
+    for Step { detail } in plan {
+        let of_ours = detail.contains("automation_") || detail.contains(" others");
+        // In the order of the queue, up to a limit.
+        let in_order = sql.contains("LIMIT") && detail.contains("automation_jobs_claim (tenant=?)");
+        let all = detail.starts_with("SCAN") || detail.ends_with("(tenant=?)");
+        let sorts = sql.contains("LIMIT") && detail.contains("TEMP B-TREE");
+        assert!(!sorts && (!of_ours || in_order || !all), "{detail}\n{sql}");
+    }
+}
+
+/// Fails if a plan that PostgreSQL keeps, made while nothing was there, goes through all jobs of a tenant, or all
+/// that run.
+async fn explain_on_postgres(client: &tokio_postgres::Client, sql: &str) {
+    let binds = (1..).take_while(|n| sql.contains(&format!("${n}"))).count();
+    let nulls = vec!["NULL"; binds].join(", ");
+    let explain = format!(
+        "SET plan_cache_mode = force_generic_plan; PREPARE asked AS {sql}; \
+         EXPLAIN EXECUTE asked({nulls}); DEALLOCATE asked"
+    );
+    let said = client.simple_query(&explain).await.unwrap();
+    let plan: Vec<&str> = said
+        .iter()
+        .filter_map(|said| match said {
+            SimpleQueryMessage::Row(row) => row.get(0),
+            _ => None,
+        })
+        .collect();
+    let shown = format!("{sql}\n{}", plan.join("\n"));
+    assert!(!shown.contains("Seq Scan on automation_jobs"), "{shown}");
+    assert!(
+        !sql.contains("LIMIT") || !shown.contains("Sort Key"),
+        "{shown}"
+    );
+    for (line, next) in plan.iter().zip(plan.iter().skip(1)) {
+        let of_jobs = line.contains("Index") && line.contains("automation_jobs");
+        if !of_jobs || line.contains("Cond") {
+            continue;
+        }
+        let in_order = sql.contains("LIMIT") && line.contains("automation_jobs_claim");
+        let told_apart =
+            next.contains("Index Cond") && (next.contains(" AND ") || !next.contains("tenant"));
+        assert!(in_order || told_apart, "{shown}");
+    }
+}
+
+on_both_engines! {
+    async fn jobs_are_found_by_what_tells_them_apart(engine: Engine) {
+        let ground = Ground::new(engine).await;
+        let store = ground.store().await;
+        migrate::up(&store).await.unwrap();
+        let now = ground.word("0", "now()");
+        let job = format!(
+            "INSERT INTO automation_jobs (id, tenant, kind, execution_mode, provider, state, priority, turn, run_at, \
+             max_attempts, attempt, lease_token, worker, unique_states, payload, progress, failure_reason, \
+             failure_message, created_by, created_at) VALUES ('job_0', 't', 'kind', 'any', '', 'running', 0, 0, {now}, \
+             3, 1, 1, '', 0, '{{}}', '{{}}', '', '', '', {now})"
+        );
+        ground.execute(&job).await;
+        let mut tx = store.begin().await.unwrap();
+        let asked = record(&mut tx);
+        find_all(&mut tx).await.unwrap();
+        let asked = std::mem::take(&mut *asked.lock().unwrap());
+        assert!(asked.len() >= 20, "{asked:#?}");
+        for sql in asked {
+            match &ground.schema {
+                None => explain_on_sqlite(&mut tx, &sql).await,
+                Some(schema) => explain_on_postgres(&schema.connect().await, &sql).await,
+            }
+        }
+    }
+}
