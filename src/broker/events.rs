@@ -18,6 +18,7 @@ pub use watch::{Delivery, WatchFilter, Watcher};
 
 use crate::access::Callers;
 use crate::config;
+use crate::crypto::random::random_bytes;
 use crate::error::Error;
 use crate::freshness::Freshness;
 use crate::model::{Event, Horizon};
@@ -74,7 +75,7 @@ impl Hub {
             listeners,
             position: AtomicI64::new(0),
             epoch: OnceLock::new(),
-            name: format!("{:016x}", fastrand::u64(..)),
+            name: format!("{:016x}", u64::from_ne_bytes(random_bytes())),
             stopping,
         }
     }

@@ -104,8 +104,12 @@ async fn establish(options: &PostgresOptions) -> ConnectionResult<AsyncPgConnect
         let (client, connection) = config.connect(tls).await.map_err(bad)?;
         AsyncPgConnection::try_from_client_and_connection(client, connection).await?
     };
+    // A plan that is kept was made for the tables as they were. Of one that was empty it would be to go through
+    // all of it, and stay so until the server analyses the table, some minute after it was filled: every
+    // statement that matters has its index. What finds none costs so much then that it would be compiled.
     let mut setup = format!(
-        "SET statement_timeout = {}; SET idle_in_transaction_session_timeout = 60000; SET TIME ZONE 'UTC';",
+        "SET statement_timeout = {}; SET idle_in_transaction_session_timeout = 60000; SET TIME ZONE 'UTC';
+         SET enable_seqscan = off; SET jit = off;",
         options.statement_timeout.as_millis()
     );
     if let Some(schema) = &options.schema {

@@ -1,4 +1,4 @@
-ALTER TABLE events RESET (autovacuum_vacuum_scale_factor, autovacuum_vacuum_threshold);
+ALTER TABLE events RESET (autovacuum_vacuum_scale_factor, autovacuum_vacuum_threshold, vacuum_index_cleanup);
 DROP INDEX events_position;
 DROP INDEX events_connection;
 DROP INDEX events_tenant;
