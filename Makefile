@@ -32,6 +32,8 @@ lint: doc ## Check formatting, clippy, documentation, protos and dependencies
 	@$(call need,cargo-deny)
 	@# No `advisories`: the advisory database is a git repository that must be fetched at each run, and this
 	@# has to work, and answer the same, without a network. Run `cargo deny check advisories` where there is one.
+	@# What other platforms need, too, which nothing above has asked for.
+	$(CARGO) fetch --locked --quiet
 	cargo-deny --locked --offline check bans licenses sources
 
 doc: ## Build the documentation, private items too; warnings fail
