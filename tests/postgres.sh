@@ -7,8 +7,8 @@
 # The server listens on a Unix socket in a temporary folder only, keeps nothing on disk longer than the
 # run, and is stopped by its own pid file. The command sees
 #   TEST_POSTGRES_URL   postgres://postgres@%2Fthe%2Fsocket%2Ffolder/postgres
-# and the PG* variables that psql and libpq read. A machine without PostgreSQL gets it from apt-get; where that
-# can't be done either this fails, it never skips.
+# and the PG* variables that psql and libpq read. Tables are looked after every AUTOVACUUM_NAPTIME (5min). A
+# machine without PostgreSQL gets it from apt-get; where that can't be done either this fails, it never skips.
 set -euo pipefail
 
 say() { printf 'tests/postgres.sh: %s\n' "$*" >&2; }
@@ -102,7 +102,7 @@ fsync = off
 synchronous_commit = off
 full_page_writes = off
 shared_buffers = 128MB
-autovacuum_naptime = 5min
+autovacuum_naptime = ${AUTOVACUUM_NAPTIME:-5min}
 timezone = 'UTC'
 log_min_messages = warning
 CONF
