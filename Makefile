@@ -30,10 +30,10 @@ lint: doc ## Check formatting, clippy, documentation, protos and dependencies
 	@$(call need,buf)
 	buf lint
 	@$(call need,cargo-deny)
+	@# cargo-deny judges what other platforms need, too, which nothing above has asked for.
+	$(CARGO) fetch --locked --quiet
 	@# No `advisories`: the advisory database is a git repository that must be fetched at each run, and this
 	@# has to work, and answer the same, without a network. Run `cargo deny check advisories` where there is one.
-	@# What other platforms need, too, which nothing above has asked for.
-	$(CARGO) fetch --locked --quiet
 	cargo-deny --locked --offline check bans licenses sources
 
 doc: ## Build the documentation, private items too; warnings fail
