@@ -4,7 +4,7 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use tokio::sync::{AcquireError, Semaphore, SemaphorePermit, oneshot};
+use tokio::sync::{Semaphore, SemaphorePermit, oneshot};
 
 use super::claims::{Claim, Taken};
 
@@ -60,9 +60,9 @@ impl Line {
         (number, answered)
     }
 
-    /// A turn to serve, in the order of asking. Fails never: the line is not closed.
-    pub(super) async fn turn(&self) -> Result<SemaphorePermit<'_>, AcquireError> {
-        self.turns.acquire().await
+    /// A turn to serve, in the order of asking. Of a line that is closed there were none, and none is.
+    pub(super) async fn turn(&self) -> Option<SemaphorePermit<'_>> {
+        self.turns.acquire().await.ok()
     }
 
     /// The first in line, in their order, as far as they are served together; nobody when the one who

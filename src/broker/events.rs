@@ -90,21 +90,22 @@ impl Hub {
         let horizon = self.horizon().await?;
         self.position.store(horizon.position, Ordering::Release);
         let _ = self.epoch.set(horizon.epoch);
-        self.round(began).await
+        self.round(began, false).await
     }
 
     /// Follows until cancelled. An error ends a round, never the loop.
     pub async fn run(self: Arc<Self>, stop: CancellationToken) {
-        let heard = Arc::clone(&self.poke);
-        let listening = store::events::listen(&self.store, &self.name, heard);
+        let heard = Arc::new(Notify::new());
+        let listening = store::events::listen(&self.store, &self.name, Arc::clone(&heard));
         let following = async {
             loop {
-                tokio::select! {
-                    () = self.poke.notified() => {}
-                    () = tokio::time::sleep(self.config.poll_interval) => {}
-                }
+                let committed = tokio::select! {
+                    () = self.poke.notified() => true,
+                    () = heard.notified() => false,
+                    () = tokio::time::sleep(self.config.poll_interval) => false,
+                };
                 let began = Instant::now();
-                if let Err(error) = self.round(began).await {
+                if let Err(error) = self.round(began, committed).await {
                     crate::error::log(&error);
                 }
                 tokio::time::sleep(began.elapsed().min(GATHER_MAX)).await;
@@ -118,16 +119,22 @@ impl Hub {
         }
     }
 
-    async fn round(&self, began: Instant) -> Result<(), Error> {
+    /// Numbers, and reads on. Looks before whether there is anything to number, unless events were just
+    /// committed: to number nothing takes a commit, too. On SQLite there is nothing but what an older version
+    /// left.
+    async fn round(&self, began: Instant, committed: bool) -> Result<(), Error> {
         let batch = self.config.batch;
         let most = usize::try_from(batch).unwrap_or(usize::MAX);
         let batch = i64::from(batch);
+        let mut sure = committed && self.store.engine() == Engine::Postgres;
         loop {
-            let mut conn = self.store.read().await?;
-            if !store::events::any_unnumbered(&mut conn).await? {
-                break;
+            if !sure {
+                let mut conn = self.store.read().await?;
+                if !store::events::any_unnumbered(&mut conn).await? {
+                    break;
+                }
             }
-            drop(conn);
+            sure = false;
             let numbered = store::events::number(&self.store, batch, &self.name).await?;
             // On SQLite they are counted as they are read, below.
             if self.store.engine() == Engine::Postgres {

@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 
+use diesel::TextExpressionMethods;
 use diesel::backend::Backend;
+use diesel::dsl;
 use diesel::expression::{
     AppearsOnTable, Expression, SelectableExpression, ValidGrouping, is_aggregate,
 };
@@ -49,6 +51,17 @@ impl<DB: Backend, Q: QueryFragment<DB>> QueryFragment<DB> for Prepared<Q> {
     fn is_safe_to_cache_prepared(&self, _: &DB) -> QueryResult<bool> {
         Ok(true)
     }
+}
+
+/// A column of text in a form that no index has, of rows that are told by something else, such as their ids.
+/// An index that has the column but not what tells them, of all jobs of a tenant or of all that run, say, looks
+/// cheaper to either database while it does not know how many rows those are; and SQLite plans a statement
+/// anew at each value that may be of a partial index's predicate.
+pub(super) fn unindexed<C>(column: C) -> dsl::Concat<C, &'static str>
+where
+    C: Expression<SqlType = Text> + TextExpressionMethods,
+{
+    column.concat("")
 }
 
 /// Whether a column is one of some texts, or none of them: in one bind, so that the statement's text does

@@ -1,10 +1,12 @@
 // The tour of README.md, line by line: runs every `$ ` line of its console blocks in bash, with a broker and a
 // provider of its own in place of those that the tour has started, and a headless Chromium in place of the reader.
-// Each line must succeed, and answer the same JSON keys, in the same order, as the README shows.
+// Each line must succeed, and answer the same JSON keys, in the same order, as the README shows. Then every line of
+// the `sh` blocks of docs/automation-jobs.md, which shows no answers: each must succeed.
 //
 // What the README shows is also what later lines are given: an id, link or code in them stands for the one that was
-// really answered in that place. Prints a line a check and ends with "N passed, M failed". Started by run.sh.
-import { readFileSync } from 'node:fs';
+// really answered in that place; where no answer is shown, `job_…` stands for the last job that was answered. Prints a line a check and ends with "N passed, M failed". Started by run.sh.
+import { readFileSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { launch, visit } from './browser.mjs';
 import { Broker } from './broker.mjs';
@@ -13,6 +15,7 @@ import { Process, stopAll, until } from './processes.mjs';
 const here = (name) => fileURLToPath(new URL(name, import.meta.url));
 /** Shorter than the playground's: the tour waits for a refresh. */
 const TTL = 20;
+const ID = /^[a-z]+_[0-9a-z]{26}$/;
 /** What the tour says that it has been started at. */
 const README = { grpc: '127.0.0.1:7480', web: 'http://127.0.0.1:7481', provider: 'http://127.0.0.1:9400', data: 'tokenbroker-data' };
 
@@ -25,9 +28,12 @@ function check(what, fact, detail = '') {
   process.stdout.write(`${fact ? 'ok  ' : 'FAIL'}  tour: ${what}${fact || detail === '' ? '' : `: ${detail}`}\n`);
 }
 
+/** A line goes on where a quote is open or a backslash ends it. */
+const goesOn = (line) => line.endsWith('\\') || (line.match(/'/g)?.length ?? 0) % 2 === 1;
+
 /**
  * The steps of the tour, in order: `{ line, shown }` of a console block, or `{ landing }`, the address that the
- * browser comes back to. A line goes on where a quote is open or a backslash ends it.
+ * browser comes back to.
  */
 function steps(markdown) {
   const found = [];
@@ -43,8 +49,21 @@ function steps(markdown) {
       else if (open) step.line += `\n${text}`;
       else if (step && 'line' in step) step.shown += `${text}\n`;
       else throw new Error(`README.md shows an answer before any line: ${text}`);
-      const { line } = found.at(-1);
-      open = line.endsWith('\\') || (line.match(/'/g)?.length ?? 0) % 2 === 1;
+      open = goesOn(found.at(-1).line);
+    }
+  }
+  return found;
+}
+
+/** The steps of a document that shows no answers, in order: `{ line }` of an `sh` block. */
+function lines(markdown) {
+  const found = [];
+  for (const [, block] of markdown.matchAll(/^```sh\n(.*?)^```$/gms)) {
+    let open = false;
+    for (const text of block.trimEnd().split('\n')) {
+      if (open) found.at(-1).line += `\n${text}`;
+      else found.push({ line: text });
+      open = goesOn(found.at(-1).line);
     }
   }
   return found;
@@ -78,7 +97,8 @@ class Tour {
   }
 
   bash(line) {
-    const started = new Process('bash', 'bash', ['-euo', 'pipefail', '-c', `${this.variables}\nexec 0</dev/null\n${line}`]);
+    const script = `${this.variables}\nexec 0</dev/null\n${line}`;
+    const started = new Process('bash', 'bash', ['-euo', 'pipefail', '-c', script], { cwd: this.broker.folder });
     started.child.stdin.end();
     return started;
   }
@@ -93,10 +113,11 @@ class Tour {
     const name = line.match(/tokenbroker\.v1\.\w+\/(\w+)/)?.[1] ?? line;
     const stream = name.startsWith('Watch');
     const started = this.bash(stream ? `exec ${command}` : command);
-    const wanted = pairs(stream ? events(shown) : shown);
+    const wanted = shown === undefined ? [] : pairs(stream ? events(shown) : shown);
+    const enough = Math.max(wanted.length, 1);
     const answer = () => (stream ? events(started.out.join('\n')) : started.out.join('\n'));
     if (stream) {
-      await until(`${name} to answer`, () => started.end || pairs(answer()).length >= wanted.length, { within: 60_000 });
+      await until(`${name} to answer`, () => started.end || pairs(answer()).length >= enough, { within: 60_000 });
       check(`${name} streams`, !started.end, started.tail(10));
       await started.stop('SIGINT');
     } else {
@@ -104,6 +125,10 @@ class Tour {
       check(`${name} succeeds`, code === 0, started.tail(10));
     }
     const got = pairs(answer());
+    if (shown === undefined) {
+      for (const { value } of got) if (ID.test(value)) this.meant.set(value.replace(/_.*/, '_…'), value);
+      return undefined;
+    }
     const keys = (of) => of.map(({ key }) => key).join(' ');
     check(`${name} answers what README.md shows`, keys(got) === keys(wanted), `\n      README ${keys(wanted)}\n      answer ${keys(got)}`);
     wanted.forEach(({ value }, index) => this.learn(value, got[index]?.value));
@@ -113,7 +138,19 @@ class Tour {
   /** `shown` in the README stands for `real`, unless it stands for something already. */
   learn(shown, real) {
     const distinct = shown !== undefined && real !== undefined && shown !== real && this.real(shown) !== real;
-    if (distinct && (/^[a-z]+_[0-9a-z]{26}$/.test(shown) || shown.includes('…'))) this.meant.set(shown, real);
+    if (distinct && (ID.test(shown) || shown.includes('…'))) this.meant.set(shown, real);
+  }
+
+  /** The lines of a document about jobs, with the key and the file that it speaks of. */
+  async follow(markdown) {
+    this.variables += `TOKENBROKER_API_KEY=${this.broker.key}\n`;
+    const [, credentials] = markdown.match(/`credentials\.json` is `(\{.*?\})`/);
+    const found = lines(markdown);
+    check('there are lines about jobs', found.length >= 8, `${found.length} lines`);
+    for (const step of found) {
+      writeFileSync(join(this.broker.folder, 'credentials.json'), this.real(credentials));
+      await this.run(step);
+    }
   }
 
   /** The reader's part: opens the link that the tour has shown last. */
@@ -141,6 +178,7 @@ async function main() {
   try {
     const reader = new Tour(broker, issuer, browser);
     for (const step of tour) await reader.run(step);
+    await reader.follow(readFileSync(here('../../docs/automation-jobs.md'), 'utf8'));
   } catch (error) {
     check('it reaches its end', false, String(error?.stack ?? error));
     process.stdout.write(`--- broker\n${broker.process.tail()}\n--- provider\n${provider.tail()}\n`);

@@ -9,7 +9,7 @@ use crate::store::columns::JsonValue;
 use crate::store::locks::lock;
 use crate::store::pool::{Conn, Tx, on};
 use crate::store::schema::automation_accounts as accounts;
-use crate::store::statement::one_of;
+use crate::store::statement::{one_of, unindexed};
 use crate::store::{Error, unreadable_if_none};
 
 #[derive(Insertable, Queryable, Selectable)]
@@ -160,7 +160,7 @@ pub async fn find(conn: &mut Conn, tenant: &str, id: &str) -> Result<Option<Acco
 /// The accounts of these ids, as far as there are any.
 pub async fn of_ids(conn: &mut Conn, tenant: &str, ids: &[String]) -> Result<Vec<Account>, Error> {
     let rows: Vec<AccountRow> = on!(conn, |c| accounts::table
-        .filter(accounts::tenant.eq(tenant))
+        .filter(unindexed(accounts::tenant).eq(tenant))
         .filter(one_of(accounts::id, ids))
         .select(AccountRow::as_select())
         .load(c)
@@ -171,7 +171,7 @@ pub async fn of_ids(conn: &mut Conn, tenant: &str, ids: &[String]) -> Result<Vec
 /// Locks accounts in the order of their ids, until the transaction ends: the ids of those that are there.
 pub async fn lock_all(tx: &mut Tx, tenant: &str, ids: &[String]) -> Result<Vec<String>, Error> {
     let query = accounts::table
-        .filter(accounts::tenant.eq(tenant))
+        .filter(unindexed(accounts::tenant).eq(tenant))
         .filter(one_of(accounts::id, ids))
         .order(accounts::id)
         .select(accounts::id);

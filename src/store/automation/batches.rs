@@ -6,12 +6,12 @@ use diesel::dsl::count_star;
 use diesel::prelude::*;
 use diesel_async::RunQueryDsl;
 
-use super::{FAILED, Literal, tenant_by_id};
+use super::{FAILED, Literal};
 use crate::model::{Batch, JobCounts, JobState, Timestamp};
 use crate::store::locks::{lock, lock_unlocked};
 use crate::store::pool::{Conn, Tx, on};
 use crate::store::schema::{automation_batches as batches, automation_jobs as jobs};
-use crate::store::statement::one_of;
+use crate::store::statement::{one_of, unindexed};
 use crate::store::{Error, unreadable_if_none};
 
 /// All its jobs are finished.
@@ -268,7 +268,7 @@ async fn delete_jobs(
         .select(jobs::id);
     let ids: Vec<String> = on!(tx, |c| query.load(c).await)?;
     let target = jobs::table
-        .filter(tenant_by_id().eq(tenant))
+        .filter(unindexed(jobs::tenant).eq(tenant))
         .filter(one_of(jobs::id, &ids));
     Ok(on!(tx, |c| diesel::delete(target).execute(c).await)?)
 }

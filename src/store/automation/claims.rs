@@ -14,14 +14,14 @@ use diesel::sql_types::{BigInt, Bool, Text};
 use diesel_async::RunQueryDsl;
 
 use super::job_row::{JobRow, jobs_of};
-use super::{Literal, PENDING, RUNNING, WAITING, busy_if_taken, state_by_id, tenant_by_id};
+use super::{Literal, PENDING, RUNNING, WAITING, busy_if_taken};
 use crate::model::{ExecutionMode, Job, JobState, Timestamp};
 use crate::store::Error;
 use crate::store::columns::DbNow;
 use crate::store::locks::lock_unlocked;
 use crate::store::pool::{Conn, Tx, on};
 use crate::store::schema::{automation_jobs as jobs, automation_profiles as profiles};
-use crate::store::statement::{Prepare as _, none_of, one_of, under};
+use crate::store::statement::{Prepare as _, none_of, one_of, under, unindexed};
 
 /// Nobody works on it, whether its time has come or not.
 const NOT_RUNNING: Literal = Literal("state <> 'running'");
@@ -190,7 +190,7 @@ pub async fn free_profiles(
     ids: &[String],
 ) -> Result<HashSet<String>, Error> {
     let query = profiles::table
-        .filter(profiles::tenant.eq(tenant))
+        .filter(unindexed(profiles::tenant).eq(tenant))
         .filter(one_of(profiles::id, ids))
         .select(profiles::id);
     let locked: Vec<String> = lock_unlocked!(tx, query)?;
@@ -214,9 +214,9 @@ pub async fn take(
 ) -> Result<HashMap<String, Job>, Error> {
     let rows: Vec<JobRow> = on!(tx, |c| {
         let target = jobs::table
-            .filter(tenant_by_id().eq(tenant))
+            .filter(unindexed(jobs::tenant).eq(tenant))
             .filter(one_of(jobs::id, workers.keys()))
-            .filter(state_by_id().eq(JobState::Pending.as_str()));
+            .filter(unindexed(jobs::state).eq(JobState::Pending.as_str()));
         let taken = (
             jobs::state.eq(JobState::Running.as_str()),
             jobs::attempt.eq(jobs::attempt + 1),
@@ -239,9 +239,9 @@ pub async fn take(
 /// Takes back what [`take`] gave in the same transaction, so that nobody was told of it.
 pub async fn put_back(tx: &mut Tx, tenant: &str, ids: &[String]) -> Result<(), Error> {
     let target = jobs::table
-        .filter(tenant_by_id().eq(tenant))
+        .filter(unindexed(jobs::tenant).eq(tenant))
         .filter(one_of(jobs::id, ids))
-        .filter(state_by_id().eq(JobState::Running.as_str()));
+        .filter(unindexed(jobs::state).eq(JobState::Running.as_str()));
     let waiting = (
         jobs::state.eq(JobState::Pending.as_str()),
         jobs::attempt.eq(jobs::attempt - 1),
@@ -269,7 +269,7 @@ pub async fn renew(
     let target = jobs::table
         .find(id)
         .filter(jobs::tenant.eq(tenant))
-        .filter(state_by_id().eq(JobState::Running.as_str()))
+        .filter(unindexed(jobs::state).eq(JobState::Running.as_str()))
         .filter(jobs::lease_token.eq(token))
         .filter(jobs::cancel_requested_at.is_null())
         .filter(jobs::deadline_at.is_null().or(jobs::deadline_at.gt(now)));
@@ -293,7 +293,7 @@ pub async fn holds(conn: &mut Conn, tenant: &str, id: &str, token: i64) -> Resul
     let query = jobs::table
         .find(id)
         .filter(jobs::tenant.eq(tenant))
-        .filter(state_by_id().eq(JobState::Running.as_str()))
+        .filter(unindexed(jobs::state).eq(JobState::Running.as_str()))
         .filter(jobs::lease_token.eq(token))
         .filter(jobs::lease_until.gt(DbNow::now().nullable()))
         .select(jobs::id);
@@ -342,10 +342,10 @@ pub async fn promote(
 ) -> Result<(), Error> {
     let waiting = [JobState::Scheduled, JobState::Retryable, JobState::Snoozed];
     let target = jobs::table
-        .filter(tenant_by_id().eq(tenant))
+        .filter(unindexed(jobs::tenant).eq(tenant))
         .filter(jobs::priority.eq(priority))
         .filter(one_of(jobs::id, ids))
-        .filter(state_by_id().eq_any(waiting.map(JobState::as_str)));
+        .filter(unindexed(jobs::state).eq_any(waiting.map(JobState::as_str)));
     let turn = case_when(SCHEDULED, jobs::turn + head)
         .when(jobs::turn.lt(head), head.into_sql::<BigInt>())
         .otherwise(jobs::turn);

@@ -6,7 +6,7 @@ use diesel::sql_types::{BigInt, Bool, Nullable, Text};
 use diesel_async::RunQueryDsl;
 
 use super::job_row::{JobChange, JobRow, jobs_of};
-use super::{FAILED, Literal, PENDING, busy_if_taken, state_by_id, tenant_by_id};
+use super::{FAILED, Literal, PENDING, busy_if_taken};
 use crate::model::{Job, JobState, Timestamp};
 use crate::store::Error;
 use crate::store::authorizations::FINISHED;
@@ -15,7 +15,7 @@ use crate::store::events::{count as count_events, end as events_end};
 use crate::store::locks::{delete_before, lock};
 use crate::store::pool::{Conn, Tx, on};
 use crate::store::schema::{authorizations, automation_jobs as jobs, events};
-use crate::store::statement::{Prepare as _, one_of};
+use crate::store::statement::{Prepare as _, one_of, unindexed};
 
 /// Jobs inserted by one statement: PostgreSQL binds at most 65,535 values.
 const CHUNK: usize = 1_000;
@@ -108,7 +108,7 @@ pub async fn update(tx: &mut Tx, job: &Job, was: (JobState, i64)) -> Result<bool
     let target = jobs::table
         .find(&job.id)
         .filter(jobs::tenant.eq(&job.tenant))
-        .filter(state_by_id().eq(state.as_str()))
+        .filter(unindexed(jobs::state).eq(state.as_str()))
         .filter(jobs::lease_token.eq(lease_token));
     let updated = on!(tx, |c| diesel::update(target)
         .set(&change)
@@ -293,7 +293,9 @@ pub async fn append_events(
     ids: &[String],
     now: Timestamp,
 ) -> Result<(), Error> {
-    let these = tenant_by_id().eq(tenant).and(one_of(jobs::id, ids));
+    let these = unindexed(jobs::tenant)
+        .eq(tenant)
+        .and(one_of(jobs::id, ids));
     append_events!(tx, now, these)
 }
 
@@ -399,8 +401,8 @@ pub async fn lock_dead(
     let rows: Vec<JobRow> = lock!(
         tx,
         jobs::table
-            .filter(tenant_by_id().eq(tenant))
-            .filter(state_by_id().eq(JobState::Failed.as_str()))
+            .filter(unindexed(jobs::tenant).eq(tenant))
+            .filter(unindexed(jobs::state).eq(JobState::Failed.as_str()))
             .filter(one_of(jobs::id, ids))
             .filter(any_reason.or(jobs::failure_reason.eq(reason)))
             .order(jobs::id)
@@ -420,10 +422,10 @@ pub async fn purge(
     let any_reason = reason.is_none().into_sql::<Bool>();
     let reason = reason.unwrap_or_default();
     let target = jobs::table
-        .filter(tenant_by_id().eq(tenant))
+        .filter(unindexed(jobs::tenant).eq(tenant))
         .filter(one_of(jobs::id, ids))
         .filter(jobs::batch_id.is_null())
-        .filter(state_by_id().eq(JobState::Failed.as_str()))
+        .filter(unindexed(jobs::state).eq(JobState::Failed.as_str()))
         .filter(any_reason.or(jobs::failure_reason.eq(reason)));
     let deleted = on!(tx, |c| diesel::delete(target).execute(c).await)?;
     i64::try_from(deleted).map_err(Error::unreadable)

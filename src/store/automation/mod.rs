@@ -7,9 +7,7 @@ mod job_row;
 pub mod jobs;
 pub mod profiles;
 
-use diesel::TextExpressionMethods as _;
 use diesel::backend::Backend;
-use diesel::dsl;
 use diesel::expression::{
     AppearsOnTable, Expression, SelectableExpression, ValidGrouping, is_aggregate,
 };
@@ -18,7 +16,6 @@ use diesel::result::{DatabaseErrorKind, Error as Diesel, QueryResult};
 use diesel::sql_types::Bool;
 
 use super::Error;
-use super::schema::automation_jobs;
 
 /// A condition as literal SQL. A planner uses a partial index only where a query repeats the index's
 /// predicate word for word, which a bound value is not. Unlike diesel's own, it leaves the prepared
@@ -34,18 +31,6 @@ const RUNNING: Literal = Literal("state = 'running'");
 const FAILED: Literal = Literal("state = 'failed'");
 /// Waits for its time.
 const WAITING: Literal = Literal("state IN ('scheduled', 'retryable', 'snoozed')");
-
-/// The state of jobs that are told by their ids, in a form that no index has. An index of all that wait or
-/// run, say, which knows nothing of the ids, looks cheaper to either database while it does not know how many
-/// those are; and SQLite plans a statement anew at each value that may be of a partial index's predicate.
-fn state_by_id() -> dsl::Concat<automation_jobs::state, &'static str> {
-    automation_jobs::state.concat("")
-}
-
-/// The tenant of jobs that are told by a list of ids, for the same reason.
-fn tenant_by_id() -> dsl::Concat<automation_jobs::tenant, &'static str> {
-    automation_jobs::tenant.concat("")
-}
 
 impl Expression for Literal {
     type SqlType = Bool;

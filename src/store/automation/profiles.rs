@@ -9,7 +9,7 @@ use crate::store::columns::JsonValue;
 use crate::store::locks::lock;
 use crate::store::pool::{Conn, Tx, on};
 use crate::store::schema::automation_profiles as profiles;
-use crate::store::statement::one_of;
+use crate::store::statement::{one_of, unindexed};
 use crate::store::{Error, unreadable_if_none};
 
 #[derive(Insertable, Queryable, Selectable)]
@@ -162,10 +162,8 @@ pub async fn of_accounts(
     tenant: &str,
     account_ids: &[String],
 ) -> Result<Vec<Profile>, Error> {
-    // No index has this form of the tenant, so that SQLite goes by the accounts, for the same reason.
-    let of_tenant = profiles::tenant.concat("").eq(tenant);
     let rows: Vec<ProfileRow> = on!(conn, |c| profiles::table
-        .filter(of_tenant)
+        .filter(unindexed(profiles::tenant).eq(tenant))
         .filter(one_of(profiles::account_id, account_ids))
         .select(ProfileRow::as_select())
         .load(c)
@@ -181,7 +179,7 @@ pub async fn lock_all(
     ids: &[String],
 ) -> Result<Vec<(String, Option<String>)>, Error> {
     let query = profiles::table
-        .filter(profiles::tenant.eq(tenant))
+        .filter(unindexed(profiles::tenant).eq(tenant))
         .filter(one_of(profiles::id, ids))
         .order(profiles::id)
         .select((profiles::id, profiles::account_id));

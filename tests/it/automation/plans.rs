@@ -6,11 +6,10 @@ use std::sync::{Arc, Mutex};
 
 use diesel::connection::InstrumentationEvent;
 use diesel::sql_types::Text;
-use diesel_async::AsyncConnection as _;
+use diesel_async::{AsyncConnection as _, SimpleAsyncConnection as _};
 use tokenbroker::model::{ExecutionMode, Timestamp};
 use tokenbroker::store::automation::{accounts, batches, claims, jobs, profiles};
 use tokenbroker::store::{Conn, Tx, migrate};
-use tokio_postgres::SimpleQueryMessage;
 
 use super::*;
 
@@ -18,6 +17,12 @@ use super::*;
 struct Step {
     #[diesel(sql_type = Text)]
     detail: String,
+}
+
+#[derive(diesel::QueryableByName)]
+struct Line {
+    #[diesel(sql_type = Text, column_name = "QUERY PLAN")]
+    text: String,
 }
 
 /// Every statement that the transaction asks for from now on.
@@ -105,21 +110,20 @@ async fn explain_on_sqlite(tx: &mut Tx, sql: &str) {
 
 /// Fails if a plan that PostgreSQL keeps, made while nothing was there, goes through all jobs of a tenant, or all
 /// that run.
-async fn explain_on_postgres(client: &tokio_postgres::Client, sql: &str) {
+async fn explain_on_postgres(tx: &mut Tx, sql: &str) {
+    let Conn::Postgres(postgres) = &mut **tx else {
+        unreachable!()
+    };
+    let prepare = format!("SET LOCAL plan_cache_mode = force_generic_plan; PREPARE asked AS {sql}");
+    postgres.batch_execute(&prepare).await.unwrap();
     let binds = (1..).take_while(|n| sql.contains(&format!("${n}"))).count();
     let nulls = vec!["NULL"; binds].join(", ");
-    let explain = format!(
-        "SET enable_seqscan = off; SET plan_cache_mode = force_generic_plan; PREPARE asked AS {sql}; \
-         EXPLAIN EXECUTE asked({nulls}); DEALLOCATE asked"
-    );
-    let said = client.simple_query(&explain).await.unwrap();
-    let plan: Vec<&str> = said
-        .iter()
-        .filter_map(|said| match said {
-            SimpleQueryMessage::Row(row) => row.get(0),
-            _ => None,
-        })
-        .collect();
+    let explain = diesel::sql_query(format!("EXPLAIN EXECUTE asked({nulls})"));
+    let said: Vec<Line> = diesel_async::RunQueryDsl::load(explain, &mut **postgres)
+        .await
+        .unwrap();
+    postgres.batch_execute("DEALLOCATE asked").await.unwrap();
+    let plan: Vec<&str> = said.iter().map(|line| line.text.as_str()).collect();
     let shown = format!("{sql}\n{}", plan.join("\n"));
     assert!(!shown.contains("Seq Scan on automation_jobs"), "{shown}");
     assert!(
@@ -161,9 +165,9 @@ on_both_engines! {
         let asked = std::mem::take(&mut *asked.lock().unwrap());
         assert!(asked.len() >= 12, "{asked:#?}");
         for sql in asked {
-            match &ground.schema {
-                None => explain_on_sqlite(&mut tx, &sql).await,
-                Some(schema) => explain_on_postgres(&schema.connect().await, &sql).await,
+            match engine {
+                Engine::Sqlite => explain_on_sqlite(&mut tx, &sql).await,
+                Engine::Postgres => explain_on_postgres(&mut tx, &sql).await,
             }
         }
     }
