@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # The interop check: `tokenbroker serve` against the npm package oidc-provider, a headless Chromium, and clients in
-# JavaScript, Python and Go (grpcurl); every line of README.md's tour; our own authorisation server against the npm
-# package openid-client and Python's authlib, and its pages in that Chromium (pictures: target/interop-shots); and
-# `tokenbroker work` with a worker of its own that drives that Chromium through the provider's screens. Prints a line a
-# check; the last one reads "N passed, 0 failed".
+# JavaScript, Python and Go (grpcurl); every line of README.md's tour and of docs/automation-jobs.md; our own
+# authorisation server against the npm package openid-client and Python's authlib, and its pages in that Chromium
+# (pictures: target/interop-shots); and `tokenbroker work` with a worker of its own that drives that Chromium through
+# the provider's screens. Prints a line a check; the last one reads "N passed, 0 failed".
 #
 # `run.sh playground` starts that provider alone, on http://127.0.0.1:9400, for the tour in README.md; it needs npm only.
 #

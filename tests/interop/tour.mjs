@@ -110,7 +110,7 @@ class Tour {
       this.variables += `${command}\n`;
       return undefined;
     }
-    const name = line.match(/tokenbroker\.v1\.\w+\/(\w+)/)?.[1] ?? line;
+    const name = line.match(/(?:tokenbroker\.v1\.|\$)\w+\/(\w+)/)?.[1] ?? line;
     const stream = name.startsWith('Watch');
     const started = this.bash(stream ? `exec ${command}` : command);
     const wanted = shown === undefined ? [] : pairs(stream ? events(shown) : shown);
