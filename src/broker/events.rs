@@ -90,22 +90,21 @@ impl Hub {
         let horizon = self.horizon().await?;
         self.position.store(horizon.position, Ordering::Release);
         let _ = self.epoch.set(horizon.epoch);
-        self.round(began, false).await
+        self.round(began).await
     }
 
     /// Follows until cancelled. An error ends a round, never the loop.
     pub async fn run(self: Arc<Self>, stop: CancellationToken) {
-        let heard = Arc::new(Notify::new());
-        let listening = store::events::listen(&self.store, &self.name, Arc::clone(&heard));
+        let heard = Arc::clone(&self.poke);
+        let listening = store::events::listen(&self.store, &self.name, heard);
         let following = async {
             loop {
-                let committed = tokio::select! {
-                    () = self.poke.notified() => true,
-                    () = heard.notified() => false,
-                    () = tokio::time::sleep(self.config.poll_interval) => false,
-                };
+                tokio::select! {
+                    () = self.poke.notified() => {}
+                    () = tokio::time::sleep(self.config.poll_interval) => {}
+                }
                 let began = Instant::now();
-                if let Err(error) = self.round(began, committed).await {
+                if let Err(error) = self.round(began).await {
                     crate::error::log(&error);
                 }
                 tokio::time::sleep(began.elapsed().min(GATHER_MAX)).await;
@@ -119,22 +118,11 @@ impl Hub {
         }
     }
 
-    /// Numbers, and reads on. Looks before whether there is anything to number, unless events were just
-    /// committed: to number nothing takes a commit, too. On SQLite there is nothing but what an older version
-    /// left.
-    async fn round(&self, began: Instant, committed: bool) -> Result<(), Error> {
+    async fn round(&self, began: Instant) -> Result<(), Error> {
         let batch = self.config.batch;
         let most = usize::try_from(batch).unwrap_or(usize::MAX);
         let batch = i64::from(batch);
-        let mut sure = committed && self.store.engine() == Engine::Postgres;
         loop {
-            if !sure {
-                let mut conn = self.store.read().await?;
-                if !store::events::any_unnumbered(&mut conn).await? {
-                    break;
-                }
-            }
-            sure = false;
             let numbered = store::events::number(&self.store, batch, &self.name).await?;
             // On SQLite they are counted as they are read, below.
             if self.store.engine() == Engine::Postgres {

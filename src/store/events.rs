@@ -9,7 +9,7 @@ use diesel_async::{RunQueryDsl, SimpleAsyncConnection};
 
 use super::columns::JsonValue;
 use super::locks::lock;
-use super::pool::{Conn, Options, Store, Tx, on};
+use super::pool::{Conn, Engine, Options, Store, Tx, on};
 use super::postgres;
 use super::schema::{event_counter, events};
 use super::statement::Prepare as _;
@@ -70,13 +70,10 @@ pub(super) async fn count(tx: &mut Tx, end: Option<i64>, written: usize) -> Resu
     Ok(())
 }
 
-/// Whether committed events wait for their position.
-pub async fn any_unnumbered(conn: &mut Conn) -> Result<bool, Error> {
-    let query = events::table
-        .filter(events::position.is_null())
-        .select(events::id);
-    let found: Option<i64> = on!(conn, |c| query.first(c).await.optional())?;
-    Ok(found.is_some())
+/// Whether a committed event waits for its position.
+#[diesel::dsl::auto_type]
+fn is_any_unnumbered() -> _ {
+    diesel::dsl::exists(events::table.filter(events::position.is_null()))
 }
 
 /// Numbers up to `limit` committed events and wakes the other replicas, in the name of this one; answers how
@@ -84,12 +81,30 @@ pub async fn any_unnumbered(conn: &mut Conn) -> Result<bool, Error> {
 ///
 /// The counter's row serialises relays: positions become visible in their own order, so a reader
 /// that has seen one has seen all before it. In PostgreSQL the second statement takes its snapshot
-/// after the lock, so it sees whatever was committed by then.
+/// after the lock, so it sees whatever was committed by then. Where there is nothing to number the row is
+/// not locked, which would take a commit to disk.
 pub async fn number(store: &Store, limit: i64, replica: &str) -> Result<usize, Error> {
+    if store.engine() == Engine::Sqlite {
+        // Nothing but what an older version left, and to begin would be to write.
+        let mut conn = store.read().await?;
+        let found: bool = on!(&mut conn, |c| diesel::select(is_any_unnumbered())
+            .get_result(c)
+            .await)?;
+        if !found {
+            return Ok(0);
+        }
+    }
     let mut tx = store.begin().await?;
     let counter = event_counter::table.find(1);
-    let base: Vec<i64> = lock!(&mut tx, counter.select(event_counter::position))?;
-    let base = unreadable_if_none(base.into_iter().next(), "event_counter.position")?;
+    let look = counter
+        .filter(is_any_unnumbered())
+        .select(event_counter::position);
+    let base: Vec<i64> = lock!(&mut tx, look)?;
+    let Some(base) = base.into_iter().next() else {
+        // Ended, or the pool would throw the connection away.
+        tx.commit().await?;
+        return Ok(0);
+    };
     let numbered = on!(&mut tx, |c| diesel::sql_query(
         "UPDATE events SET position = numbered.place FROM (
              SELECT id, $1 + row_number() OVER (ORDER BY id) AS place FROM (
@@ -104,7 +119,7 @@ pub async fn number(store: &Store, limit: i64, replica: &str) -> Result<usize, E
     .execute(c)
     .await)?;
     if numbered == 0 {
-        // Ended, or the pool would throw the connection away.
+        // Another relay was first.
         tx.commit().await?;
         return Ok(0);
     }

@@ -487,4 +487,5 @@ allow_tables_to_appear_in_same_query!(
 allow_tables_to_appear_in_same_query!(automation_jobs, automation_batches);
 allow_tables_to_appear_in_same_query!(automation_jobs, authorizations);
 allow_tables_to_appear_in_same_query!(automation_jobs, events);
+allow_tables_to_appear_in_same_query!(event_counter, events);
 allow_tables_to_appear_in_same_query!(issued_tokens, issued_grants, oauth_clients, users);

@@ -53,10 +53,11 @@ impl<DB: Backend, Q: QueryFragment<DB>> QueryFragment<DB> for Prepared<Q> {
     }
 }
 
-/// A column of text in a form that no index has, of rows that are told by something else, such as their ids.
-/// An index that has the column but not what tells them, of all jobs of a tenant or of all that run, say, looks
-/// cheaper to either database while it does not know how many rows those are; and SQLite plans a statement
-/// anew at each value that may be of a partial index's predicate.
+/// A text column in a form that no index matches, for statements whose rows are told by something else, such
+/// as their ids. Otherwise either database, while it does not know how many rows there are, may prefer an index
+/// that narrows by this column alone: all jobs of a tenant, or all that run. SQLite would also plan anew at each
+/// value that may be of a partial index's predicate. Of no use where the statement repeats such a predicate:
+/// PostgreSQL may go through all of that index.
 pub(super) fn unindexed<C>(column: C) -> dsl::Concat<C, &'static str>
 where
     C: Expression<SqlType = Text> + TextExpressionMethods,

@@ -120,7 +120,7 @@ on_both_engines! {
             }
         }
         assert_eq!(taken.len(), 9);
-        // Five were given some. Those who stood in line meanwhile were so in one transaction.
+        // Five were given some, those who stood in line meanwhile in one transaction.
         let one = f.b.ground.word("CAST(lease_until AS TEXT)", "CAST(xmin AS TEXT)");
         let all = format!("SELECT DISTINCT {one} AS line FROM automation_jobs WHERE state = 'running'");
         let transactions = f.b.ground.lines(&all).await;
