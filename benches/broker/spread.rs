@@ -36,11 +36,16 @@ impl Spread {
     }
 }
 
-/// The middle one of some figures.
+/// The middle one of some figures; of an even number of them, what is between the middle two.
 pub fn median(figures: &[f64]) -> f64 {
     let mut sorted = figures.to_vec();
     sorted.sort_by(f64::total_cmp);
-    sorted.get(sorted.len() / 2).copied().unwrap_or(f64::NAN)
+    let at = |index: usize| sorted.get(index).copied().unwrap_or(f64::NAN);
+    let half = sorted.len() / 2;
+    if sorted.len().is_multiple_of(2) {
+        return at(half).midpoint(at(half.wrapping_sub(1)));
+    }
+    at(half)
 }
 
 /// A duration for people: three digits or so.

@@ -133,7 +133,8 @@ async fn rounds(
     waiting: u64,
     section: &mut Section,
 ) -> Outcome<()> {
-    let rounds = scale.of(3, 2);
+    // As many in which the bare claim is first as in which it is second: whole rounds differ by a third.
+    let rounds = scale.of(6, 2);
     // Enough for what a round begins with, such as connections of the bare claim, to be nothing.
     let batches = scale.of(12, 1);
     // Of each of the crew, and with the batches a whole number of hands for each of them.
